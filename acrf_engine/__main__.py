@@ -1,0 +1,101 @@
+"""The engine on its own: `python -m acrf_engine CONFIG` trains without the app.
+
+The command line of `acrf-tui` starts what needs torch through here, as `python -P -m acrf_engine check ...`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from acrf_engine.config import ConfigError, absolute, dump, load_config
+from acrf_engine.run.folder import RunError, create_run, default_runs_dir, fresh_name
+
+TOOLS = ("check", "preview", "export")
+
+
+def main(argv: list[str]) -> int:
+    try:
+        if argv and argv[0] in TOOLS:
+            return _tool(argv)
+        return _train(argv)
+    except (ConfigError, RunError) as error:
+        print(f"acrf-tui: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if type(error).__name__ not in ("DataError", "PictureError", "ModelError", "LoraError"):
+            raise
+        print(f"acrf-tui: {error}", file=sys.stderr)
+        return 2
+
+
+def _train(argv: list[str]) -> int:
+    from acrf_engine.run.headless import train_headless
+
+    parser = argparse.ArgumentParser(prog="python -m acrf_engine", description="Train without the app.")
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--runs", type=Path, metavar="DIR")
+    parser.add_argument("--name")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args(argv)
+    config = absolute(load_config(args.config, args.overrides))
+    runs_dir = args.runs.absolute() if args.runs else default_runs_dir()
+    name = args.name or fresh_name(runs_dir, args.config.stem)
+    folder = create_run(runs_dir, name, dump(config), config.steps or 0)
+    return train_headless(folder, args.json)
+
+
+def _tool(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m acrf_engine")
+    tools = parser.add_subparsers(dest="tool", required=True)
+    checking = tools.add_parser("check")
+    checking.add_argument("config", type=Path)
+    checking.add_argument("--json", action="store_true")
+    checking.add_argument("--set", action="append", default=[], dest="overrides")
+    checking.add_argument("--runs", type=Path)
+    drawing = tools.add_parser("preview")
+    drawing.add_argument("lora", type=Path)
+    drawing.add_argument("--model", required=True)
+    drawing.add_argument("--prompt", required=True)
+    drawing.add_argument("--steps", type=int, default=8)
+    drawing.add_argument("--seed", type=int, default=42)
+    drawing.add_argument("--size", type=int)
+    drawing.add_argument("--out", type=Path, required=True)
+    exporting = tools.add_parser("export")
+    exporting.add_argument("lora", type=Path)
+    exporting.add_argument("--format", choices=("diffusers", "comfyui", "kohya"), default="diffusers")
+    exporting.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(argv)
+    match args.tool:
+        case "check":
+            return _check(args)
+        case "preview":
+            from acrf_engine.preview.picture import draw
+
+            with contextlib.redirect_stdout(sys.stderr):  # libraries talk while they load
+                draw(args.model, args.lora, args.prompt, args.out, args.steps, args.seed, args.size)
+            print(args.out)
+        case "export":
+            from acrf_engine.model.export import export
+
+            count = export(args.lora, args.format, args.out)
+            print(f"{args.out}: {count} modules, {args.format} format")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from acrf_engine.check import check, lines
+
+    config = absolute(load_config(args.config, args.overrides))
+    report = check(config, str(args.config), args.runs.absolute() if args.runs else default_runs_dir())
+    print(json.dumps(dataclasses.asdict(report), indent=1) if args.json else "\n".join(lines(report)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

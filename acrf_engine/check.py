@@ -1,0 +1,146 @@
+"""Preflight: what a config will do, and whether it can; trains nothing and loads no torch."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from acrf_engine.config import RunConfig, dataset_folder
+from acrf_engine.data.buckets import bucket_for
+from acrf_engine.data.scan import Scan, scan
+from acrf_engine.model.layout import Checkpoint
+from acrf_engine.run.hardware import GpuReader
+
+ADAM_STATE_BYTES = {"AdamW8bit": 2, "AdamW": 8}
+LORA_MODULE = re.compile(r"layers\.\d+\.attention\.(to_q|to_k|to_v|to_out\.0)\.weight")
+FEED_FORWARD_MODULE = re.compile(r"layers\.\d+\.feed_forward\.w[123]\.weight")
+
+
+@dataclass
+class Report:
+    """The result of a check. Memory in bytes; `problems` stop a run, `notes` do not."""
+
+    config: str
+    model: str
+    pictures: int = 0
+    without_caption: int = 0
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    buckets: dict[str, int] = field(default_factory=dict)
+    resolution: int = 0
+    micro_batches_per_epoch: int = 0
+    steps: int = 0
+    base_parameters: int = 0
+    trainable_parameters: int = 0
+    memory: dict[str, int] = field(default_factory=dict)
+    memory_total: int = 0
+    device: str = ""
+    device_memory: int | None = None
+    disk_needed: int = 0
+    disk_free: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def check(config: RunConfig, name: str, runs_dir: Path) -> Report:
+    """Look at data, model, memory and disk. Raises DataError or ModelError for what would stop the run."""
+    checkpoint = Checkpoint(config.model)
+    report = Report(name, str(checkpoint.folder))
+    report.resolution = checkpoint.native_resolution() if config.resolution == "auto" else config.resolution
+    _look_at_data(config, report)
+    report.steps = config.steps or math.ceil(config.epochs * report.micro_batches_per_epoch / config.gradient_accumulation)
+    _look_at_memory(config, checkpoint, report)
+    _look_at_disk(config, report, runs_dir)
+    return report
+
+
+def _look_at_data(config: RunConfig, report: Report) -> None:
+    sources = [source.model_copy(update={"path": str(dataset_folder(source))}) for source in config.sources()]
+    found: Scan = scan(sources, config.trigger)
+    report.pictures = len(found.pictures)
+    report.without_caption = sum(not picture.has_caption_file for picture in found.pictures)
+    report.left_out = [{"path": str(item.path), "reason": item.reason} for item in found.rejected]
+    repeats: dict[str, int] = {}
+    for picture in found.pictures:
+        width, height = bucket_for(picture.width, picture.height, report.resolution)
+        name = f"{width}x{height}"
+        report.buckets[name] = report.buckets.get(name, 0) + 1
+        repeats[name] = repeats.get(name, 0) + picture.repeats
+    report.micro_batches_per_epoch = sum(math.ceil(count / config.batch_size) for count in repeats.values())
+    if report.without_caption and not any(source.default_caption for source in sources) and not config.trigger:
+        report.notes.append(
+            f"{report.without_caption} pictures have no caption: they train on the empty prompt "
+            "(add .txt files, a trigger, or a default_caption)"
+        )
+    small = [p.path.name for p in found.pictures if p.width * p.height < report.resolution**2 * 0.5]
+    if small:
+        report.notes.append(f"{len(small)} pictures are smaller than the training size and will be enlarged")
+
+
+def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -> None:
+    shapes = checkpoint.transformer_shapes()
+    report.base_parameters = sum(math.prod(shape) for shape in shapes.values())
+    patterns = [LORA_MODULE] + ([FEED_FORWARD_MODULE] if config.lora.targets == "ext" else [])
+    trained = [shape for name, shape in shapes.items() if any(pattern.fullmatch(name) for pattern in patterns)]
+    report.trainable_parameters = sum(config.network_dim * sum(shape) for shape in trained)
+
+    gpus = GpuReader().devices()
+    on_gpu = bool(gpus) and config.memory.device != "cpu"
+    report.device = gpus[0].name if on_gpu else "CPU"
+    report.device_memory = gpus[0].memory_total if on_gpu else None
+    half = config.memory.dtype == "bf16" or (config.memory.dtype == "auto" and on_gpu)
+    width = 2 if half else 4
+    shape = checkpoint.part_config("transformer")
+    dim, layers = int(shape.get("dim", 3840)), int(shape.get("n_layers", 30))
+    tokens = config.batch_size * (report.resolution // 16) ** 2
+    wanted = config.memory.gradient_checkpointing
+    checkpointing = wanted == "on" or (wanted == "auto" and report.base_parameters > 1e9)
+    # Per token and layer roughly 34 values are kept for backward; with checkpointing one, and one layer in full.
+    kept = tokens * dim * (layers + 34 if checkpointing else 34 * layers)
+    report.memory = {
+        "base weights": report.base_parameters * width,
+        "LoRA and gradients": report.trainable_parameters * 8,
+        "optimizer": report.trainable_parameters * ADAM_STATE_BYTES[config.optimizer],
+        "activations (rough)": kept * width,
+    }
+    report.memory_total = sum(report.memory.values())
+    if report.device_memory is not None and report.memory_total > report.device_memory:
+        report.notes.append("the estimate is above the card's memory: lower resolution or batch_size")
+
+
+def _look_at_disk(config: RunConfig, report: Report, runs_dir: Path) -> None:
+    per_file = report.trainable_parameters * 4
+    per_checkpoint = per_file + report.trainable_parameters * ADAM_STATE_BYTES[config.optimizer]
+    saves = report.steps // config.checkpoint.every if config.checkpoint.every else 0
+    report.disk_needed = per_checkpoint * (config.checkpoint.keep + 1) + per_file * (saves + 2)
+    place = next((parent for parent in [runs_dir, *runs_dir.parents] if parent.exists()), Path())
+    report.disk_free = shutil.disk_usage(place).free
+    if report.disk_needed > report.disk_free:
+        report.notes.append(f"the disk of {place} has too little room")
+    cache = platformdirs.user_cache_path("acrf-tui")
+    report.notes.append(f"latents and captions are cached in {cache}")
+
+
+def lines(report: Report) -> list[str]:
+    """The report for people."""
+
+    def gib(value: int) -> str:
+        return f"{value / 2**30:.1f} GiB" if value >= 2**28 else f"{value / 2**20:.1f} MiB"
+
+    rows: list[tuple[str, Any]] = [
+        ("model", f"{report.model}  ({report.base_parameters / 1e6:,.1f} M parameters)"),
+        ("pictures", f"{report.pictures}, {report.without_caption} without caption, {len(report.left_out)} left out"),
+        ("buckets", ", ".join(f"{name}: {count}" for name, count in report.buckets.items())),
+        ("steps", f"{report.steps:,}  ({report.micro_batches_per_epoch} micro-batches an epoch)"),
+        ("LoRA", f"{report.trainable_parameters:,} trainable parameters"),
+        ("device", report.device + (f", {gib(report.device_memory)}" if report.device_memory else "")),
+        ("memory", f"about {gib(report.memory_total)}: " + ", ".join(f"{k} {gib(v)}" for k, v in report.memory.items())),
+        ("disk", f"about {gib(report.disk_needed)} of {gib(report.disk_free)} free"),
+    ]
+    text = [f"{name:>9}  {value}" for name, value in rows]
+    text += [f"{'left out':>9}  {item['path']}: {item['reason']}" for item in report.left_out]
+    return text + [f"{'note':>9}  {note}" for note in report.notes]

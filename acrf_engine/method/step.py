@@ -1,0 +1,102 @@
+"""One AC-RF micro-step, to be read beside appendix B of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from acrf_engine.method.losses import Charbonnier, Lambdas, composite
+from acrf_engine.method.sampling import Deck, Jitter, jittered, random_indices
+from acrf_engine.method.weighting import Weighting, min_snr_weight
+from acrf_engine.randomness import generator
+
+Velocity = Callable[[Tensor, Tensor, list[Tensor]], Tensor]
+"""(x_t [B, C, H, W], sigma [B], captions) -> predicted velocity noise - x0, [B, C, H, W]."""
+
+
+@dataclass
+class Method:
+    """The method's settings; the starred ones may be changed between steps while a run goes on.
+
+    Attributes:
+        anchors_K: float32 [K], sigmas of inference, most noisy first.
+        snr_gamma: * of Min-SNR; 0 is off.
+        jitter_scale: * eta.
+        lambdas: * weights of the loss parts.
+        deck: deals the anchors over time; None draws them anew for every batch.
+        seed: of the run.
+    """
+
+    anchors_K: Tensor
+    seed: int = 0
+    snr_gamma: float = 5.0
+    jitter_scale: float = 0.02
+    lambdas: Lambdas = Lambdas()
+    jitter: Jitter = "uniform"
+    deck: Deck | None = None
+    weighting: Weighting = "min_snr"
+    charbonnier: Charbonnier = "element"
+
+
+@dataclass(frozen=True)
+class MicroStep:
+    """What one micro-step gave. `loss` (scalar, with gradient) is minimised; the rest are per picture [B], detached."""
+
+    loss: Tensor
+    char_B: Tensor
+    cos_B: Tensor
+    fft_B: Tensor
+    composite_B: Tensor
+    sigma_B: Tensor
+    weight_B: Tensor
+    anchor_B: Tensor
+
+
+def acrf_micro_step(
+    velocity: Velocity, latents_BCHW: Tensor, captions: list[Tensor], method: Method, draw: int
+) -> MicroStep:
+    """Appendix B.
+
+    Args:
+        velocity: the model; see `Velocity`.
+        latents_BCHW: clean latents x0, on the training device.
+        captions: one [L_i, D] embedding per picture.
+        method: settings.
+        draw: number of this micro-batch in the run, from 0: decides every random draw.
+    """
+    B = latents_BCHW.shape[0]
+    K = len(method.anchors_K)
+    device = latents_BCHW.device
+
+    # 1. anchor-coupled sampling (section 2.2)
+    anchor_B = method.deck.at(draw) if method.deck else random_indices(B, K, method.seed, draw)
+
+    # 2. jitter
+    sigma_B = jittered(method.anchors_K, anchor_B, method.jitter_scale, method.jitter, method.seed, draw)
+    weight_B = min_snr_weight(sigma_B, method.snr_gamma, method.weighting)
+
+    # 3. rectified-flow noising, drawn on the CPU so that every device trains on the same noise
+    noise_BCHW = torch.randn(latents_BCHW.shape, generator=generator(method.seed, "noise", draw)).to(device)
+    sigma_B111 = sigma_B.to(device).view(-1, 1, 1, 1)
+    x_t_BCHW = sigma_B111 * noise_BCHW + (1 - sigma_B111) * latents_BCHW
+    target_BCHW = noise_BCHW - latents_BCHW
+
+    # 4. the model
+    prediction_BCHW = velocity(x_t_BCHW, sigma_B.to(device), captions)
+
+    # 5. composite loss, weighted per picture by Min-SNR (sections 3.2 and 4.3)
+    parts = composite(prediction_BCHW, target_BCHW, method.lambdas, method.charbonnier)
+    loss = (weight_B.to(device) * parts.composite_B).mean()
+    return MicroStep(
+        loss,
+        parts.char_B.detach(),
+        parts.cos_B.detach(),
+        parts.fft_B.detach(),
+        parts.composite_B.detach(),
+        sigma_B,
+        weight_B,
+        anchor_B,
+    )

@@ -1,0 +1,1 @@
+"""Models: loading, velocity, LoRA, memory, and the built-in tiny model."""

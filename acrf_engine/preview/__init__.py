@@ -1,0 +1,1 @@
+"""Few-step previews: what the LoRA does to pictures, beside the same seed without it."""

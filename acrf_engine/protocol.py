@@ -1,0 +1,361 @@
+"""What engine and app say to each other: small frozen types, and their JSON.
+
+Events go up (engine -> supervisor -> app), commands go down. On the wire, in the journal and with `--json` an event is
+one JSON object with `type`, `seq`, `time` (Unix seconds) and its own fields. `seq` and `time` are given by the
+supervisor, the only writer, so that history plus live stream never repeat an event and a gap is seen.
+
+Floats are never rounded. A number that is not finite travels as null, and its field is named in `non_finite`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+MAX_EVENT_BYTES = 4000
+"""An encoded event stays below this: a pipe takes a write of up to 4,096 bytes whole or not at all."""
+
+State = Literal["starting", "caching", "running", "paused", "stopping", "stopped", "finished", "failed", "interrupted"]
+ACTIVE_STATES: frozenset[str] = frozenset({"starting", "caching", "running", "paused", "stopping"})
+RESUMABLE_STATES: frozenset[str] = frozenset({"stopped", "failed", "interrupted"})
+
+CommandName = Literal["pause", "resume", "checkpoint", "preview", "stop", "set", "free-vram", "reload"]
+COMMANDS: tuple[str, ...] = ("pause", "resume", "checkpoint", "preview", "stop", "set", "free-vram", "reload")
+SETTABLE: tuple[str, ...] = (
+    "learning_rate",
+    "loss.lambda_char",
+    "loss.lambda_cos",
+    "loss.lambda_fft",
+    "snr_gamma",
+    "jitter_scale",
+    "optimization.max_grad_norm",
+)
+"""Keys that `set` may change in flight; everything else shapes the run from its start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events. `seq` 0 and `time` 0 mean: not yet stamped by the supervisor."""
+
+    type: ClassVar[str] = ""
+    seq: int = field(default=0, kw_only=True)
+    time: float = field(default=0.0, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged(Event):
+    """The run entered `state`; `reason` says why in a few words (may be empty)."""
+
+    type: ClassVar[str] = "state"
+    state: str
+    step: int
+    total_steps: int
+    reason: str = ""
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Event):
+    """What this run will do, said once when everything is loaded. Sigmas in [0, 1], most noisy first."""
+
+    type: ClassVar[str] = "plan"
+    model: str
+    device: str
+    dtype: str
+    pictures: int
+    buckets: dict[str, int]
+    batch_size: int
+    gradient_accumulation: int
+    micro_batches_per_epoch: int
+    total_steps: int
+    start_step: int
+    anchors: list[float]
+    snr_gamma: float
+    weighting: str
+    jitter_scale: float
+    trainable_parameters: int
+    base_parameters: int
+    lora_modules: int
+    rank: int
+    alpha: float
+    optimizer: str
+    scheduler: str
+    learning_rate: float
+    lambda_char: float
+    lambda_cos: float
+    lambda_fft: float
+    max_grad_norm: float
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Event):
+    """Progress of a phase: `phase` is loading, caching, training or saving; `done` of `total` (0: unknown)."""
+
+    type: ClassVar[str] = "progress"
+    phase: str
+    done: int
+    total: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Event):
+    """One optimizer update.
+
+    `loss` is the weighted total that was minimised; the components are unweighted means over the step's micro-batches.
+    `loss_balanced` is the mean over anchors of each anchor's running mean of `losses`. Lists hold one entry per picture
+    of the step: sigma in [0, 1], anchor index, w(sigma), unweighted loss. `step` counts updates from 1, `epoch` is a
+    float (1.5: half of the second epoch is done), `step_time_s` in seconds, `lr` the rate used for this update.
+    `merged` counts steps whose events were dropped before this one because a reader stalled.
+    """
+
+    type: ClassVar[str] = "step"
+    step: int
+    total_steps: int
+    epoch: float
+    loss: float
+    loss_char: float
+    loss_cos: float
+    loss_fft: float
+    loss_balanced: float
+    lr: float
+    grad_norm: float
+    step_time_s: float
+    sigmas: list[float]
+    anchors: list[int]
+    weights: list[float]
+    losses: list[float]
+    merged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures(Event):
+    """The rest of a step's per-picture lists, where they are too long for one event; it follows its step event."""
+
+    type: ClassVar[str] = "pictures"
+    step: int
+    sigmas: list[float]
+    anchors: list[int]
+    weights: list[float]
+    losses: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One GPU as NVML sees it. None: the card does not report it. Bytes, degrees C, percent, watts."""
+
+    index: int
+    name: str
+    memory_used: int | None = None
+    memory_total: int | None = None
+    temperature: int | None = None
+    utilisation: int | None = None
+    power: float | None = None
+    power_limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware(Event):
+    """A sample of the machine. No GPU: `devices` is empty and `note` says so in a sentence. Memory in bytes."""
+
+    type: ClassVar[str] = "hardware"
+    devices: list[Device]
+    note: str = ""
+    worker_rss: int | None = None
+    ram_used: int | None = None
+    ram_total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory(Event):
+    """What torch itself holds on the device, in bytes: now and at its peak since the start."""
+
+    type: ClassVar[str] = "memory"
+    allocated: int
+    peak: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preview(Event):
+    """A preview picture is on disk. `baseline` is the picture of the same seed without the LoRA ('' if none)."""
+
+    type: ClassVar[str] = "preview"
+    step: int
+    prompt: str
+    path: str
+    baseline: str
+    seed: int
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint(Event):
+    """A checkpoint is durable (after the last fsync). `seconds` is how long training stood still for it."""
+
+    type: ClassVar[str] = "checkpoint"
+    step: int
+    path: str
+    bytes: int
+    seconds: float
+    lora: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WarningEvent(Event):
+    """Something the user should know and the run survives."""
+
+    type: ClassVar[str] = "warning"
+    message: str
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorEvent(Event):
+    """What went wrong; `traceback` holds its last lines, all of it is in worker.log."""
+
+    type: ClassVar[str] = "error"
+    message: str
+    step: int = 0
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ack(Event):
+    """The answer to command `id`: done (`ok`) or refused, at which step it took effect, and what changed."""
+
+    type: ClassVar[str] = "ack"
+    id: str
+    command: str
+    ok: bool
+    step: int
+    message: str = ""
+    key: str = ""
+    value: float | None = None
+    previous: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Event):
+    """The last event of a run that reached its total. `lora` is the path of the final file."""
+
+    type: ClassVar[str] = "finished"
+    step: int
+    lora: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped(Event):
+    """The last event of a run that was asked to stop, after its checkpoint."""
+
+    type: ClassVar[str] = "stopped"
+    step: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Event):
+    """The last event of a run that failed. `kind` is failed, or interrupted when a process went without a word."""
+
+    type: ClassVar[str] = "failed"
+    step: int
+    error: str
+    kind: str = "failed"
+
+
+EVENT_TYPES: dict[str, type[Event]] = {
+    cls.type: cls
+    for cls in (
+        StateChanged,
+        Plan,
+        Progress,
+        Step,
+        Pictures,
+        Hardware,
+        Memory,
+        Preview,
+        Checkpoint,
+        WarningEvent,
+        ErrorEvent,
+        Ack,
+        Finished,
+        Stopped,
+        Failed,
+    )
+}
+LAST_EVENTS: frozenset[str] = frozenset({"finished", "stopped", "failed"})
+MERGEABLE: frozenset[str] = frozenset({"step", "pictures", "progress", "hardware", "memory"})
+"""Events that a stalled queue may drop; everything else is never lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command to the worker. `args` of `set`: {"key": ..., "value": ...}."""
+
+    name: str
+    id: str
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+def to_wire(event: Event) -> dict[str, Any]:
+    """The event as a JSON-ready dict: `type`, `seq`, `time`, then its fields; non-finite floats become null."""
+    fields = dataclasses.asdict(event)
+    body: dict[str, Any] = {"type": event.type, "seq": fields.pop("seq"), "time": fields.pop("time")}
+    bad = [name for name, value in fields.items() if _has_non_finite(value)]
+    body.update({name: _finite(value) if name in bad else value for name, value in fields.items()})
+    if bad:
+        body["non_finite"] = bad
+    return body
+
+
+def from_wire(body: dict[str, Any]) -> Event | None:
+    """The event of a wire dict, None for a type this version does not know. Unknown fields are ignored."""
+    cls = EVENT_TYPES.get(str(body.get("type")))
+    if cls is None:
+        return None
+    names = {f.name for f in dataclasses.fields(cls)}
+    values = {key: value for key, value in body.items() if key in names}
+    for name in body.get("non_finite", ()):
+        if name in values:
+            values[name] = _restore_nan(values[name])
+    if cls is Hardware:  # the only event with a nested type
+        known = {f.name for f in dataclasses.fields(Device)}
+        values["devices"] = [Device(**{k: v for k, v in d.items() if k in known}) for d in values.get("devices", [])]
+    return cls(**values)
+
+
+def encode(body: dict[str, Any]) -> str:
+    """One line of strict JSON (no NaN literal), without the newline."""
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def clip_text(text: str, limit: int = 1500) -> str:
+    """The end of `text`, at most `limit` UTF-8 bytes: a traceback says what happened in its last lines."""
+    raw = text.encode("utf-8", "replace")
+    if len(raw) <= limit:
+        return text
+    return "..." + raw[-limit:].decode("utf-8", "ignore")
+
+
+def _has_non_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, list):
+        return any(_has_non_finite(item) for item in value)
+    return False
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if _has_non_finite(value) else value
+
+
+def _restore_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_restore_nan(item) for item in value]
+    return math.nan if value is None else value

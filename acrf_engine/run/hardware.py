@@ -1,0 +1,94 @@
+"""GPU and memory readings. The NVML module is passed in, so that a test can be a machine with two hot cards."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import psutil
+
+from acrf_engine.protocol import Device, Hardware
+
+T = TypeVar("T")
+
+NO_GPU = "No NVIDIA GPU here: training runs on the CPU."
+
+
+class GpuReader:
+    """Reads every NVIDIA GPU through `nvml`, the pynvml module or anything that answers like it.
+
+    A value that a card does not support reads as None; a card that answers nothing at all still has its line.
+    """
+
+    def __init__(self, nvml: Any | None = None) -> None:
+        self.note = ""
+        self._nvml = nvml if nvml is not None else _import_nvml()
+        self._handles: list[Any] = []
+        if self._nvml is None:
+            self.note = NO_GPU
+            return
+        try:
+            self._nvml.nvmlInit()
+            self._handles = [self._nvml.nvmlDeviceGetHandleByIndex(i) for i in range(self._nvml.nvmlDeviceGetCount())]
+        except self._nvml.NVMLError as error:
+            self.note = f"{NO_GPU} (NVML: {error})"
+            return
+        if not self._handles:
+            self.note = NO_GPU
+
+    def devices(self) -> list[Device]:
+        return [self._device(index, handle) for index, handle in enumerate(self._handles)]
+
+    def _device(self, index: int, handle: Any) -> Device:
+        nvml = self._nvml
+        name = self._ask(lambda: nvml.nvmlDeviceGetName(handle))
+        memory = self._ask(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+        utilisation = self._ask(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
+        power = self._ask(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
+        limit = self._ask(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
+        sensor = getattr(nvml, "NVML_TEMPERATURE_GPU", 0)
+        return Device(
+            index=index,
+            name=name.decode() if isinstance(name, bytes) else str(name or f"GPU {index}"),
+            memory_used=None if memory is None else int(memory.used),
+            memory_total=None if memory is None else int(memory.total),
+            temperature=self._ask(lambda: int(nvml.nvmlDeviceGetTemperature(handle, sensor))),
+            utilisation=None if utilisation is None else int(utilisation.gpu),
+            power=None if power is None else power / 1000,
+            power_limit=None if limit is None else limit / 1000,
+        )
+
+    def _ask(self, read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except self._nvml.NVMLError:
+            return None
+
+
+def sample(reader: GpuReader, worker_pid: int | None) -> Hardware:
+    """One sample of the machine; all memory in bytes."""
+    memory = psutil.virtual_memory()
+    return Hardware(
+        devices=reader.devices(),
+        note=reader.note,
+        worker_rss=_resident(worker_pid),
+        ram_used=memory.total - memory.available,
+        ram_total=memory.total,
+    )
+
+
+def _resident(pid: int | None) -> int | None:
+    if pid is None:
+        return None
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None
+
+
+def _import_nvml() -> Any | None:
+    try:
+        return importlib.import_module("pynvml")
+    except ImportError:
+        return None

@@ -1,0 +1,272 @@
+"""The run's memory: SQLite in WAL mode, written by the supervisor alone, read by any number of apps.
+
+Steps have real columns, so that a million of them load as arrays without parsing; the journal keeps whole events.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from acrf_engine.protocol import Event, Hardware, Step, encode, from_wire
+
+STEP_COLUMNS = (
+    "step",
+    "time",
+    "epoch",
+    "loss",
+    "loss_char",
+    "loss_cos",
+    "loss_fft",
+    "loss_balanced",
+    "lr",
+    "grad_norm",
+    "step_time_s",
+)
+_PICTURES = ("sigmas", "anchors", "weights", "losses")
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS steps (
+    seq INTEGER PRIMARY KEY, {", ".join(f"{name} REAL" for name in STEP_COLUMNS)},
+    total_steps INTEGER, merged INTEGER, pictures TEXT);
+CREATE INDEX IF NOT EXISTS steps_by_step ON steps (step);
+CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, time REAL, type TEXT, body TEXT);
+CREATE TABLE IF NOT EXISTS hardware (seq INTEGER PRIMARY KEY, time REAL, body TEXT);
+CREATE TABLE IF NOT EXISTS anchors (anchor INTEGER PRIMARY KEY, draws INTEGER, loss_sum REAL, finite INTEGER);
+"""
+_LAST_SEQ = (
+    "SELECT max(s) FROM (SELECT max(seq) s FROM steps UNION ALL SELECT max(seq) FROM events "
+    "UNION ALL SELECT max(seq) FROM hardware)"
+)
+_TRANSIENT = frozenset({"progress", "memory"})
+
+
+@dataclass
+class StepColumns:
+    """The steps of a run as columns of float64, one entry per step; NaN where a number was not finite."""
+
+    step: array[float] = field(default_factory=lambda: array("d"))
+    time: array[float] = field(default_factory=lambda: array("d"))
+    epoch: array[float] = field(default_factory=lambda: array("d"))
+    loss: array[float] = field(default_factory=lambda: array("d"))
+    loss_char: array[float] = field(default_factory=lambda: array("d"))
+    loss_cos: array[float] = field(default_factory=lambda: array("d"))
+    loss_fft: array[float] = field(default_factory=lambda: array("d"))
+    loss_balanced: array[float] = field(default_factory=lambda: array("d"))
+    lr: array[float] = field(default_factory=lambda: array("d"))
+    grad_norm: array[float] = field(default_factory=lambda: array("d"))
+    step_time_s: array[float] = field(default_factory=lambda: array("d"))
+
+
+@dataclass(frozen=True)
+class History:
+    """Everything an app needs to draw a run it never saw: steps, anchors, the journal, the last hardware samples."""
+
+    last_seq: int
+    steps: StepColumns
+    anchor_draws: list[int]
+    anchor_loss: list[float]
+    events: list[Event]
+    hardware: list[Hardware]
+    recent: list[Step]
+
+
+class TelemetryWriter:
+    """The one writer. `record` buffers; `commit` makes durable; journal events commit at once."""
+
+    def __init__(self, path: Path) -> None:
+        path.touch(mode=0o600, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute(f"PRAGMA journal_mode={'WAL' if _supports_wal(path) else 'TRUNCATE'}")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.executescript(_SCHEMA)
+        self._open = False
+
+    def last_seq(self) -> int:
+        return int(self._db.execute(_LAST_SEQ).fetchone()[0] or 0)
+
+    def record(self, body: dict[str, Any]) -> None:
+        """Store one stamped wire event."""
+        kind = body["type"]
+        if kind in _TRANSIENT:
+            return
+        if not self._open:
+            self._db.execute("BEGIN")
+            self._open = True
+        if kind == "step":
+            self._record_step(body)
+        elif kind == "pictures":
+            self._record_pictures(body)
+        elif kind == "hardware":
+            self._db.execute("INSERT INTO hardware VALUES (?, ?, ?)", (body["seq"], body["time"], encode(body)))
+        else:
+            if kind == "plan":
+                self._forget_steps_after(body["start_step"])
+            self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (body["seq"], body["time"], kind, encode(body)))
+            self.commit()
+
+    def _record_step(self, body: dict[str, Any]) -> None:
+        pictures = encode({name: body[name] for name in _PICTURES})
+        row = [body["seq"], *(body[name] for name in STEP_COLUMNS), body["total_steps"], body["merged"], pictures]
+        self._db.execute(f"INSERT INTO steps VALUES ({', '.join('?' * len(row))})", row)
+        self._count_anchors(body["anchors"], body["losses"])
+
+    def _record_pictures(self, body: dict[str, Any]) -> None:
+        row = self._db.execute("SELECT seq, pictures FROM steps WHERE step = ? ORDER BY seq DESC", (body["step"],))
+        found = row.fetchone()
+        if found is not None:
+            pictures = json.loads(found[1])
+            merged = encode({name: pictures[name] + body[name] for name in _PICTURES})
+            self._db.execute("UPDATE steps SET pictures = ? WHERE seq = ?", (merged, found[0]))
+        self._count_anchors(body["anchors"], body["losses"])
+
+    def _count_anchors(self, anchors: Iterable[int], losses: Iterable[float | None]) -> None:
+        self._db.executemany(
+            "INSERT INTO anchors VALUES (?, 1, ?, ?) ON CONFLICT (anchor) DO UPDATE SET draws = draws + 1, "
+            "loss_sum = loss_sum + excluded.loss_sum, finite = finite + excluded.finite",
+            [(anchor, loss or 0.0, int(loss is not None)) for anchor, loss in zip(anchors, losses, strict=True)],
+        )
+
+    def _forget_steps_after(self, start_step: int) -> None:
+        # A resumed run repeats the steps after its checkpoint: the curve holds each step once, the journal all.
+        gone = self._db.execute("DELETE FROM steps WHERE step > ? RETURNING seq", (start_step,)).fetchall()
+        if not gone:
+            return
+        self._db.execute("DELETE FROM anchors")
+        for (text,) in self._db.execute("SELECT pictures FROM steps").fetchall():
+            pictures = json.loads(text)
+            self._count_anchors(pictures["anchors"], pictures["losses"])
+
+    def commit(self) -> None:
+        if self._open:
+            self._db.execute("COMMIT")
+            self._open = False
+
+    def close(self) -> None:
+        self.commit()
+        self._db.close()
+
+
+class TelemetryReader:
+    """Reads a run's telemetry at any time, also while it is written. An absent file reads as an empty history."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=5.0)
+
+    def history(self, hardware_limit: int = 600, recent_limit: int = 64) -> History:
+        if not self.path.exists():
+            return History(0, StepColumns(), [], [], [], [], [])
+        db = self._connect()
+        try:
+            db.execute("BEGIN")  # one snapshot for all queries
+            events = [_event(row[0]) for row in db.execute("SELECT body FROM events ORDER BY seq")]
+            columns = self._columns(db)
+            draws, losses = self._anchors(db)
+            hardware = [
+                _event(row[0])
+                for row in db.execute("SELECT body FROM hardware ORDER BY seq DESC LIMIT ?", (hardware_limit,))
+            ]
+            recent = self._steps(db, "ORDER BY seq DESC LIMIT ?", recent_limit)
+            last = db.execute(_LAST_SEQ).fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):  # the supervisor has just made the file
+                return History(0, StepColumns(), [], [], [], [], [])
+            raise
+        finally:
+            db.close()
+        return History(
+            last_seq=last or 0,
+            steps=columns,
+            anchor_draws=draws,
+            anchor_loss=losses,
+            events=[event for event in events if event is not None],
+            hardware=[event for event in reversed(hardware) if isinstance(event, Hardware)],
+            recent=[event for event in map(from_wire, reversed(recent)) if isinstance(event, Step)],
+        )
+
+    def last_seq(self) -> int:
+        """The highest sequence number on disk; 0 where there is nothing yet."""
+        if not self.path.exists():
+            return 0
+        db = self._connect()
+        try:
+            return int(db.execute(_LAST_SEQ).fetchone()[0] or 0)
+        except sqlite3.OperationalError:
+            return 0
+        finally:
+            db.close()
+
+    def after(self, seq: int, limit: int = 2000) -> list[dict[str, Any]]:
+        """Stored wire events with a sequence number above `seq`, oldest first, at most `limit`."""
+        if not self.path.exists():
+            return []
+        db = self._connect()
+        try:
+            bodies = self._steps(db, "WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)
+            for table in ("events", "hardware"):
+                query = f"SELECT body FROM {table} WHERE seq > ? ORDER BY seq LIMIT ?"
+                bodies += [json.loads(row[0]) for row in db.execute(query, (seq, limit))]
+        finally:
+            db.close()
+        return sorted(bodies, key=lambda body: int(body["seq"]))[:limit]
+
+    @staticmethod
+    def _columns(db: sqlite3.Connection) -> StepColumns:
+        names = ", ".join(f"ifnull({name}, 9e999)" for name in STEP_COLUMNS)
+        columns = [array("d") for _ in STEP_COLUMNS]
+        cursor = db.execute(f"SELECT {names} FROM steps ORDER BY step")
+        while rows := cursor.fetchmany(20_000):
+            for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+                column.extend(values)
+        for column in columns:
+            if math.inf in column:
+                column[:] = array("d", (math.nan if value == math.inf else value for value in column))
+        return StepColumns(*columns)
+
+    @staticmethod
+    def _anchors(db: sqlite3.Connection) -> tuple[list[int], list[float]]:
+        rows = db.execute("SELECT anchor, draws, loss_sum, finite FROM anchors").fetchall()
+        size = max((row[0] for row in rows), default=-1) + 1
+        draws, losses = [0] * size, [math.nan] * size
+        for anchor, count, loss_sum, finite in rows:
+            draws[anchor] = count
+            losses[anchor] = loss_sum / finite if finite else math.nan
+        return draws, losses
+
+    @staticmethod
+    def _steps(db: sqlite3.Connection, where: str, *parameters: int) -> list[dict[str, Any]]:
+        names = ("seq", *STEP_COLUMNS, "total_steps", "merged")
+        bodies = []
+        for *values, pictures in db.execute(f"SELECT {', '.join(names)}, pictures FROM steps {where}", parameters):
+            body: dict[str, Any] = {"type": "step", **dict(zip(names, values, strict=True)), **json.loads(pictures)}
+            body["step"] = int(body["step"])
+            gaps = [key for key, value in body.items() if value is None or (isinstance(value, list) and None in value)]
+            if gaps:
+                body["non_finite"] = gaps
+            bodies.append(body)
+        return bodies
+
+
+def _event(text: str) -> Event | None:
+    return from_wire(json.loads(text))
+
+
+def _supports_wal(path: Path) -> bool:
+    """WAL needs shared memory between processes of one machine, which network file systems do not give."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return True
+    resolved = path.resolve()
+    points = [(parts[1], parts[2]) for parts in map(str.split, mounts) if len(parts) > 2]
+    inside = [(point, kind) for point, kind in points if resolved.is_relative_to(point)]
+    kind = max(inside, key=lambda item: len(item[0]), default=("", ""))[1]
+    return not kind.startswith(("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "ceph"))

@@ -1,0 +1,56 @@
+"""Optimizer and learning-rate schedule (paper, section 6)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from acrf_engine.config import RunConfig
+
+
+def make_optimizer(config: RunConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW of torch, or AdamW8bit of bitsandbytes (8-bit state for tensors of 4,096 elements and more)."""
+    kwargs = {"lr": config.learning_rate, "weight_decay": config.optimization.weight_decay}
+    if config.optimizer == "AdamW":
+        return torch.optim.AdamW(parameters, **kwargs)
+    import bitsandbytes
+
+    optimizer: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(parameters, **kwargs)
+    return optimizer
+
+
+def schedule_share(config: RunConfig, step: int, total_steps: int) -> float:
+    """Where the schedule stands at update `step` (from 0): 1 at the top, 0 at the floor; above 1 never.
+
+    Section 6.2 is `cosine`; `cosine_with_restarts` runs `schedule.cycles` such arcs. Warm-up is not in here.
+    """
+    warmup = config.schedule.warmup_steps
+    span = max(1, total_steps - warmup)
+    progress = min(1.0, max(0, step - warmup) / span)
+    match config.scheduler:
+        case "constant":
+            return 1.0
+        case "linear":
+            return 1.0 - progress
+        case "cosine":
+            return 0.5 * (1 + math.cos(math.pi * progress))
+        case "cosine_with_restarts":
+            if progress >= 1.0:
+                return 0.0
+            return 0.5 * (1 + math.cos(math.pi * (progress * config.schedule.cycles % 1.0)))
+
+
+def learning_rate(config: RunConfig, peak: float, step: int, total_steps: int) -> float:
+    """The rate of update `step` (from 0) of `total_steps`, where `peak` is the schedule's highest rate now.
+
+    A function of the position alone, so that a resumed run and a live change of the peak need no scheduler state.
+    """
+    warmup = config.schedule.warmup_steps
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if config.scheduler == "constant":
+        return peak
+    floor = min(config.schedule.min_lr, peak)
+    return floor + (peak - floor) * schedule_share(config, step, total_steps)

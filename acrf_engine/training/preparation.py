@@ -1,0 +1,174 @@
+"""Everything before the first step: cache the data, load the transformer, add the LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import platformdirs
+import torch
+from torch import Tensor, nn
+
+from acrf_engine.config import RunConfig, dataset_folder
+from acrf_engine.data.batches import BatchPlan
+from acrf_engine.data.cache import Cache, CachedDataset, fill
+from acrf_engine.data.scan import scan
+from acrf_engine.method.anchors import pipeline_anchors, scheduler_anchors
+from acrf_engine.method.losses import Lambdas
+from acrf_engine.method.sampling import Deck
+from acrf_engine.method.step import Method
+from acrf_engine.model.layout import Checkpoint
+from acrf_engine.model.lora import inject, target_modules
+from acrf_engine.model.zimage import (
+    LATENT_FACTOR,
+    Encoders,
+    choose_device,
+    choose_dtype,
+    free_memory,
+    load_scheduler,
+    load_transformer,
+)
+from acrf_engine.protocol import Event, Progress, WarningEvent
+from acrf_engine.randomness import seed_for
+
+LARGE_MODEL = 1_000_000_000
+Report = Callable[[Event], None]
+Pulse = Callable[[], None]
+"""Called often during long phases; may raise to leave them."""
+
+
+@dataclass
+class Prepared:
+    """A run, ready to take its first step."""
+
+    checkpoint: Checkpoint
+    transformer: nn.Module
+    trainable: list[nn.Parameter]
+    modules: list[str]
+    dataset: CachedDataset
+    plan: BatchPlan
+    method: Method
+    device: torch.device
+    dtype: torch.dtype
+    resolution: int
+    prompts: list[str]
+
+
+def prepare(config: RunConfig, report: Report, pulse: Pulse) -> Prepared:
+    """Cache latents and captions, then load the transformer and add the LoRA.
+
+    VAE and text encoder leave memory before the transformer comes, so the card never holds all three.
+    Raises DataError, ModelError or LoraError, each with a message for the user.
+    """
+    report(Progress("loading", 0, 0, f"opening {config.model}"))
+    device = choose_device(config.memory.device)
+    dtype = choose_dtype(config.memory.dtype, device)
+    checkpoint = Checkpoint(config.model)
+    resolution = checkpoint.native_resolution() if config.resolution == "auto" else config.resolution
+    dataset, prompts = cache_data(config, checkpoint, resolution, device, dtype, report, pulse)
+    free_memory()
+
+    report(Progress("loading", 0, 0, "loading the transformer"))
+    pulse()
+    transformer = load_transformer(checkpoint, dtype, device)
+    modules = target_modules(transformer, config.lora.targets, config.lora.refiners)
+    trainable = inject(
+        transformer, modules, config.network_dim, config.network_alpha, seed_for(config.seed, "lora-init")
+    )
+    if _checkpoints_gradients(config, transformer):
+        transformer.enable_gradient_checkpointing()  # type: ignore[operator]
+    plan = BatchPlan(
+        [example.bucket for example in dataset.examples],
+        [example.picture.repeats for example in dataset.examples],
+        config.batch_size,
+        config.seed,
+    )
+    return Prepared(
+        checkpoint,
+        transformer,
+        trainable,
+        modules,
+        dataset,
+        plan,
+        make_method(config, checkpoint, plan, resolution),
+        device,
+        dtype,
+        resolution,
+        prompts,
+    )
+
+
+def cache_data(
+    config: RunConfig,
+    checkpoint: Checkpoint,
+    resolution: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    report: Report,
+    pulse: Pulse,
+) -> tuple[CachedDataset, list[str]]:
+    """The data set with its latents and embeddings, and the prompts that previews will draw."""
+
+    def progress(phase: str) -> Callable[[int, int, str], None]:
+        def say(done: int, total: int, what: str) -> None:
+            pulse()
+            report(Progress(phase, done, total, what))
+
+        return say
+
+    sources = [source.model_copy(update={"path": str(dataset_folder(source))}) for source in config.sources()]
+    found = scan(sources, config.trigger, progress("caching"))
+    for rejected in found.rejected:
+        report(WarningEvent(f"left out: {rejected.path}: {rejected.reason}"))
+    prompts = config.preview.prompts or [found.pictures[0].caption]
+    dataset = fill(
+        found,
+        resolution,
+        lambda: Encoders(checkpoint, device, dtype),
+        checkpoint.encoders_fingerprint(),
+        Cache(platformdirs.user_cache_path("acrf-tui") / "data"),
+        progress("caching"),
+        prompts,
+    )
+    return dataset, prompts
+
+
+def make_method(config: RunConfig, checkpoint: Checkpoint, plan: BatchPlan, resolution: int) -> Method:
+    """The method's settings, with the anchors of the checkpoint's own scheduler."""
+    scheduler = load_scheduler(checkpoint)
+    if config.anchors.source == "scheduler":
+        anchors_K = scheduler_anchors(config.turbo_steps, scheduler)
+    else:
+        anchors_K = pipeline_anchors(config.turbo_steps, scheduler, resolution // LATENT_FACTOR)
+
+    def sizes(epoch: int) -> list[int]:
+        count = plan.batches_per_epoch
+        return [len(plan.at(epoch * count + index)) for index in range(count)]
+
+    return Method(
+        anchors_K,
+        seed=config.seed,
+        snr_gamma=config.snr_gamma,
+        jitter_scale=config.jitter_scale,
+        lambdas=Lambdas(config.loss.lambda_char, config.loss.lambda_cos, config.loss.lambda_fft),
+        jitter=config.anchors.jitter,
+        deck=Deck(len(anchors_K), config.seed, sizes) if config.anchors.order == "deck" else None,
+        weighting=config.loss.weighting,
+        charbonnier=config.loss.charbonnier,
+    )
+
+
+def count_parameters(parameters: list[nn.Parameter] | Any) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def to_device(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
+    return [tensor.to(device, non_blocking=True) for tensor in tensors]
+
+
+def _checkpoints_gradients(config: RunConfig, transformer: nn.Module) -> bool:
+    wanted = config.memory.gradient_checkpointing
+    if wanted == "auto":
+        return count_parameters(transformer.parameters()) > LARGE_MODEL
+    return wanted == "on"

@@ -1,0 +1,431 @@
+"""The training loop, top to bottom.
+
+One *step* is one optimizer update of `gradient_accumulation` micro-batches. Everything random depends on the micro-batch's
+number alone, so position, LoRA, optimizer and live settings are all that a checkpoint needs. Commands act between steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from acrf_engine.config import RunConfig
+from acrf_engine.data.batches import Batch, collate
+from acrf_engine.method.losses import Lambdas
+from acrf_engine.method.step import MicroStep, acrf_micro_step
+from acrf_engine.model import lora
+from acrf_engine.model.zimage import free_memory, load_vae, velocity
+from acrf_engine.preview.sampling import sample, save_picture
+from acrf_engine.protocol import Checkpoint, Memory, Plan, Preview, Step, WarningEvent
+from acrf_engine.run.folder import RunFolder
+from acrf_engine.training import checkpoint as checkpoints
+from acrf_engine.training.balance import AnchorBalance
+from acrf_engine.training.optim import learning_rate, make_optimizer
+from acrf_engine.training.preparation import Prepared, Report, count_parameters, to_device
+
+FREE_AFTER_START = ("epochs", "steps", "checkpoint", "preview")
+"""Config keys that may differ when a run is resumed; the live settings may differ too."""
+
+
+class NonFinite(Exception):
+    """A loss or gradient is NaN or infinite; the message says at which step, where, and in which pictures."""
+
+
+@dataclass
+class Settings:
+    """The values that may be changed while a run goes on."""
+
+    learning_rate: float
+    max_grad_norm: float
+    snr_gamma: float
+    jitter_scale: float
+    lambda_char: float
+    lambda_cos: float
+    lambda_fft: float
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Settings:
+        return cls(
+            config.learning_rate,
+            config.optimization.max_grad_norm,
+            config.snr_gamma,
+            config.jitter_scale,
+            config.loss.lambda_char,
+            config.loss.lambda_cos,
+            config.loss.lambda_fft,
+        )
+
+
+class Trainer:
+    """Trains a prepared run step by step. `step` counts finished updates; `micro_step` the micro-batches so far."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, prepared: Prepared, report: Report) -> None:
+        self.config = config
+        self.folder = folder
+        self.report = report
+        self.prepared = prepared
+        self.method = prepared.method
+        self.settings = Settings.of(config)
+        self.balance = AnchorBalance.of(len(self.method.anchors_K))
+        self.step = 0
+        self.micro_step = 0
+        per_epoch = prepared.plan.batches_per_epoch
+        self.total_steps = config.steps or math.ceil(config.epochs * per_epoch / config.gradient_accumulation)
+        self.accelerator = Accelerator(cpu=prepared.device.type == "cpu")
+        optimizer = make_optimizer(config, prepared.trainable)
+        self.transformer, self.optimizer = self.accelerator.prepare(prepared.transformer, optimizer)
+        self._restore_newest()
+
+    # ---- the step ----------------------------------------------------------------------------------------------------
+
+    def train_step(self) -> Step:
+        """One optimizer update. Raises NonFinite, with nothing updated, where a loss or the gradient is not finite."""
+        started = time.perf_counter()
+        self._apply_settings()
+        self.prepared.transformer.train()
+        accumulation = self.config.gradient_accumulation
+        micros: list[MicroStep] = []
+        pictures: list[int] = []
+        for index in range(accumulation):
+            batch = self._load_batch(self.micro_step + index)
+            last = index == accumulation - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.transformer):
+                micro = acrf_micro_step(
+                    self._velocity, batch.latents_BCHW, batch.captions, self.method, draw=self.micro_step + index
+                )
+                self.accelerator.backward(micro.loss / accumulation)
+            micros.append(micro)
+            pictures.extend(batch.indices)
+
+        limit = self.settings.max_grad_norm or math.inf
+        grad_norm = self.accelerator.clip_grad_norm_(self.prepared.trainable, limit)
+        measured = _Measured.of(micros, grad_norm)  # the step's only wait for the device
+        self._require_finite(measured, pictures)
+        rate = learning_rate(self.config, self.settings.learning_rate, self.step, self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+        self.step += 1
+        self.micro_step += accumulation
+        for anchor, loss in zip(measured.anchors, measured.losses, strict=True):
+            self.balance.add(anchor, loss)
+        return Step(
+            step=self.step,
+            total_steps=self.total_steps,
+            epoch=self.micro_step / self.prepared.plan.batches_per_epoch,
+            loss=measured.loss,
+            loss_char=measured.char,
+            loss_cos=measured.cos,
+            loss_fft=measured.fft,
+            loss_balanced=self.balance.value(),
+            lr=rate,
+            grad_norm=measured.grad_norm,
+            step_time_s=time.perf_counter() - started,
+            sigmas=measured.sigmas,
+            anchors=measured.anchors,
+            weights=measured.weights,
+            losses=measured.losses,
+        )
+
+    def _velocity(self, x_BCHW: Tensor, sigma_B: Tensor, captions: list[Tensor]) -> Tensor:
+        return velocity(self.transformer, x_BCHW, sigma_B, captions)
+
+    def _load_batch(self, micro_step: int) -> Batch:
+        examples = self.prepared.dataset.examples
+        batch = collate([examples[index] for index in self.prepared.plan.at(micro_step)])
+        device = self.prepared.device
+        return Batch(batch.latents_BCHW.to(device), to_device(batch.captions, device), batch.indices)
+
+    def _apply_settings(self) -> None:
+        settings = self.settings
+        self.method.snr_gamma = settings.snr_gamma
+        self.method.jitter_scale = settings.jitter_scale
+        self.method.lambdas = Lambdas(settings.lambda_char, settings.lambda_cos, settings.lambda_fft)
+
+    def _require_finite(self, measured: _Measured, pictures: list[int]) -> None:
+        bad = [
+            f"{name} is {value}"
+            for name, value in (
+                ("loss", measured.loss),
+                ("Char", measured.char),
+                ("Cos", measured.cos),
+                ("FFT", measured.fft),
+                ("gradient norm", measured.grad_norm),
+            )
+            if not math.isfinite(value)
+        ]
+        if not bad:
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        examples = self.prepared.dataset.examples
+        names = dict.fromkeys(
+            examples[index].picture.path.name
+            for index, loss in zip(pictures, measured.losses, strict=True)
+            if not math.isfinite(loss)
+        )
+        where = f" in {', '.join(list(names)[:5])}" if names else ""
+        raise NonFinite(
+            f"step {self.step + 1}: {', '.join(bad)}{where}; no update was made "
+            "(lower learning_rate, or resume from the last checkpoint)"
+        )
+
+    # ---- saving and going on -----------------------------------------------------------------------------------------
+
+    def save_checkpoint(self) -> Checkpoint:
+        """Checkpoint and LoRA file of the present step. Raises CheckpointError or LoraError; training can go on."""
+        started = time.perf_counter()
+        tensors = lora.weights(self.prepared.transformer)
+        path, size = checkpoints.write(
+            self.folder.checkpoints,
+            self.step,
+            checkpoints.Snapshot(tensors, self.optimizer.optimizer.state_dict(), self._state()),
+        )
+        checkpoints.rotate(self.folder.checkpoints, self.config.checkpoint.keep)
+        lora_path = self.folder.step_lora(self.step)
+        self.save_lora(lora_path)
+        return Checkpoint(self.step, str(path), size, time.perf_counter() - started, str(lora_path))
+
+    def save_lora(self, path: Path) -> int:
+        """Write the LoRA in the default format and read it back. Returns the number of modules in it."""
+        tensors = lora.weights(self.prepared.transformer)
+        metadata = lora.metadata_for(
+            name=self.folder.name,
+            base_model=self.config.model,
+            rank=self.config.network_dim,
+            alpha=self.config.network_alpha,
+            targets=self.config.lora.targets,
+            step=self.step,
+            trigger=self.config.trigger,
+            config_hash=hashlib.sha256(self.config.model_dump_json().encode()).hexdigest(),
+        )
+        return lora.save_lora(path, tensors, self.config.network_alpha, metadata)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "micro_step": self.micro_step,
+            "settings": vars(self.settings),
+            "balance": self.balance.state(),
+            "anchors": self.method.anchors_K.tolist(),
+            "config": self.config.model_dump(mode="json"),
+            "dataset": self.prepared.dataset.fingerprint,
+            "environment": environment(),
+        }
+
+    def _restore_newest(self) -> None:
+        checkpoints.clean(self.folder.checkpoints)
+        found = checkpoints.newest(self.folder.checkpoints)
+        if found is None:
+            return
+        path, snapshot = found
+        state = snapshot.state
+        before, now = RunConfig.model_validate(state["config"], strict=False), self.config
+        changed = _changed_keys(before, now)
+        if changed:
+            raise checkpoints.CheckpointError(
+                f"{self.folder.config}: {', '.join(changed)} changed since {path.name}; a resumed run must go on as it "
+                "began (undo the change, or start a new run)"
+            )
+        if state["dataset"] != self.prepared.dataset.fingerprint:
+            raise checkpoints.CheckpointError(
+                f"the pictures or captions changed since {path.name}; a resumed run must see the same data "
+                "(restore them, or start a new run)"
+            )
+        lora.load_weights(self.prepared.transformer, snapshot.lora)
+        self.optimizer.optimizer.load_state_dict(snapshot.optimizer)
+        self.step, self.micro_step = state["step"], state["micro_step"]
+        self.balance = AnchorBalance(**state["balance"])
+        live, wanted, original = Settings(**state["settings"]), Settings.of(now), Settings.of(before)
+        # What was set live goes on, unless the config has been changed since.
+        self.settings = Settings(
+            **{
+                name: value if value != getattr(original, name) else getattr(live, name)
+                for name, value in vars(wanted).items()
+            }
+        )
+        if state["environment"] != environment():
+            self.report(
+                WarningEvent(
+                    f"resumed from {path.name} in another environment (library versions or device differ): the run goes "
+                    "on, but not bit for bit",
+                    self.step,
+                )
+            )
+
+    # ---- looking -----------------------------------------------------------------------------------------------------
+
+    def draw_previews(self) -> list[Preview]:
+        """A picture of every prompt with the LoRA, and once per run without it."""
+        config, prepared = self.config.preview, self.prepared
+        vae = load_vae(prepared.checkpoint, prepared.device)
+        folder = self.folder.samples
+        side = (prepared.resolution, prepared.resolution)
+        previews = []
+        prepared.transformer.eval()
+        try:
+            for index, prompt in enumerate(prepared.prompts):
+                started = time.perf_counter()
+                paths = {
+                    True: folder / f"step-{self.step:06d}" / f"{index:02d}.png",
+                    False: folder / "without-lora" / f"{index:02d}.png",
+                }
+                for active, path in paths.items():
+                    if active or not path.exists():
+                        lora.set_active(prepared.transformer, active)
+                        picture = sample(
+                            prepared.checkpoint,
+                            prepared.transformer,
+                            vae,
+                            prepared.dataset.captions[prompt],
+                            steps=config.steps,
+                            seed=config.seed,
+                            side=side,
+                        )
+                        save_picture(picture, path)
+                previews.append(
+                    Preview(
+                        self.step,
+                        prompt[:500],
+                        str(paths[True]),
+                        str(paths[False]),
+                        config.seed,
+                        config.steps,
+                        time.perf_counter() - started,
+                    )
+                )
+        finally:
+            lora.set_active(prepared.transformer, True)
+            del vae
+            free_memory()
+        return previews
+
+    def plan_event(self) -> Plan:
+        """What this run will do, for the dashboard."""
+        prepared, config = self.prepared, self.config
+        trainable = count_parameters(prepared.trainable)
+        return Plan(
+            model=config.model,
+            device=_device_name(prepared.device),
+            dtype=str(prepared.dtype).removeprefix("torch."),
+            pictures=len(prepared.dataset.examples),
+            buckets={f"{width}x{height}": count for (width, height), count in prepared.dataset.bucket_counts.items()},
+            batch_size=config.batch_size,
+            gradient_accumulation=config.gradient_accumulation,
+            micro_batches_per_epoch=prepared.plan.batches_per_epoch,
+            total_steps=self.total_steps,
+            start_step=self.step,
+            anchors=self.method.anchors_K.tolist(),
+            snr_gamma=self.settings.snr_gamma,
+            weighting=config.loss.weighting,
+            jitter_scale=self.settings.jitter_scale,
+            trainable_parameters=trainable,
+            base_parameters=count_parameters(prepared.transformer.parameters()) - trainable,
+            lora_modules=len(prepared.modules),
+            rank=config.network_dim,
+            alpha=config.network_alpha,
+            optimizer=config.optimizer,
+            scheduler=config.scheduler,
+            learning_rate=self.settings.learning_rate,
+            lambda_char=self.settings.lambda_char,
+            lambda_cos=self.settings.lambda_cos,
+            lambda_fft=self.settings.lambda_fft,
+            max_grad_norm=self.settings.max_grad_norm,
+            versions=environment(),
+        )
+
+    def memory_event(self) -> Memory | None:
+        if self.prepared.device.type != "cuda":
+            return None
+        return Memory(torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated())
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A step's numbers as Python floats."""
+
+    loss: float
+    char: float
+    cos: float
+    fft: float
+    grad_norm: float
+    sigmas: list[float]
+    anchors: list[int]
+    weights: list[float]
+    losses: list[float]
+
+    @classmethod
+    def of(cls, micros: list[MicroStep], grad_norm: Tensor) -> _Measured:
+        rows = torch.stack(
+            [torch.stack([m.loss.detach(), m.char_B.mean(), m.cos_B.mean(), m.fft_B.mean()]) for m in micros]
+        )
+        loss, char, cos, fft = rows.double().mean(0).tolist()
+        return cls(
+            loss,
+            char,
+            cos,
+            fft,
+            float(grad_norm),
+            torch.cat([m.sigma_B for m in micros]).tolist(),
+            torch.cat([m.anchor_B for m in micros]).tolist(),
+            torch.cat([m.weight_B for m in micros]).tolist(),
+            torch.cat([m.composite_B for m in micros]).tolist(),
+        )
+
+
+def environment() -> dict[str, str]:
+    """Versions and device that a bit-exact repetition depends on."""
+    import accelerate
+    import diffusers
+    import peft
+
+    import acrf_engine
+
+    return {
+        "acrf-tui": acrf_engine.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "peft": peft.__version__,
+        "accelerate": accelerate.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _changed_keys(before: RunConfig, now: RunConfig) -> list[str]:
+    """Keys that shape a run and differ, dotted."""
+    free = set(FREE_AFTER_START)
+    live = {
+        "learning_rate", "snr_gamma", "jitter_scale", "loss.lambda_char", "loss.lambda_cos", "loss.lambda_fft",
+        "optimization.max_grad_norm",
+    }  # fmt: skip
+    old, new = _dotted(before.model_dump(mode="json")), _dotted(now.model_dump(mode="json"))
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [key for key in keys if key not in live and key.split(".")[0] not in free]
+
+
+def _dotted(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_dotted(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = json.dumps(value) if isinstance(value, list) else value
+    return flat
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

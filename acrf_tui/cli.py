@@ -1,0 +1,416 @@
+"""The command line. Parses, finds runs and configs, and starts what is asked; nothing heavy is imported until needed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from acrf_engine import __version__
+from acrf_engine.run.folder import RunError, RunFolder, create_run, default_runs_dir, find_run, fresh_name, list_runs
+from acrf_tui.shipped import shipped
+
+DEMO_CONFIG = "demo.yaml"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `acrf-tui`. Returns the exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    args = _parser().parse_args(arguments)
+    handler: Callable[[argparse.Namespace], int] = args.handler
+    try:
+        return handler(args)
+    except RunError as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if type(error).__name__ != "ConfigError":
+            raise
+        return _complain(str(error))
+
+
+def _complain(message: str) -> int:
+    for line in message.splitlines():
+        print(f"acrf-tui: {line}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="acrf-tui",
+        description="Train Z-Image-Turbo LoRAs with AC-RF in the terminal. Without a command: the launchpad.",
+    )
+    parser.add_argument("--version", action="version", version=f"acrf-tui {__version__}")
+    _app_options(parser)
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="where runs are (default ./runs, or ACRF_RUNS)")
+    parser.set_defaults(handler=_launchpad)
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="train the built-in tiny model: no download, no GPU, real training")
+    _training_options(demo)
+    demo.set_defaults(handler=_demo)
+
+    train = commands.add_parser("train", help="start a run of a config")
+    train.add_argument("config", type=Path)
+    _training_options(train)
+    train.set_defaults(handler=_train)
+
+    resume = commands.add_parser("resume", help="continue a stopped, failed or interrupted run, or extend a finished one")
+    resume.add_argument("run")
+    _training_options(resume, name=False)
+    resume.add_argument("--epochs", type=int, metavar="N", help="extend to this many epochs")
+    resume.set_defaults(handler=_resume)
+
+    attach = commands.add_parser("attach", help="watch and steer a run that is going on, or look at an ended one")
+    attach.add_argument("run", nargs="?")
+    attach.add_argument("--observe", action="store_true", help="look only, send no command")
+    _runs_option(attach)
+    _app_options(attach)
+    attach.set_defaults(handler=_attach)
+
+    runs = commands.add_parser("runs", help="list runs")
+    runs.add_argument("--json", action="store_true")
+    _runs_option(runs)
+    runs.set_defaults(handler=_runs)
+
+    control = commands.add_parser("control", help="send a command to a run and print what it did")
+    control.add_argument("run")
+    control.add_argument(
+        "name", choices=("pause", "resume", "checkpoint", "preview", "stop", "free-vram", "reload", "set")
+    )
+    control.add_argument("setting", nargs="?", metavar="KEY=VALUE")
+    _runs_option(control)
+    control.set_defaults(handler=_control)
+
+    logs = commands.add_parser("logs", help="the worker's log")
+    logs.add_argument("run")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on printing until the run ends")
+    _runs_option(logs)
+    logs.set_defaults(handler=_logs)
+
+    check = commands.add_parser("check", help="what a config will do and whether it can; trains nothing")
+    check.add_argument("config", type=Path)
+    check.add_argument("--json", action="store_true")
+    check.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    _runs_option(check)
+    check.set_defaults(handler=_check)
+
+    preview = commands.add_parser("preview", help="draw a picture with a run's newest LoRA, or with a LoRA file")
+    preview.add_argument("target", metavar="RUN|LORA")
+    preview.add_argument("--prompt", required=True)
+    preview.add_argument("--steps", type=int, metavar="K", help="sampling steps (default: the run's, or 8)")
+    preview.add_argument("--seed", type=int, default=42)
+    preview.add_argument("--size", type=int, metavar="PIXELS", help="side of the picture (default: the model's own)")
+    preview.add_argument("--model", help="the base model, for a LoRA file (default: what its metadata names)")
+    preview.add_argument("--out", type=Path, required=True)
+    _runs_option(preview)
+    preview.set_defaults(handler=_preview)
+
+    export = commands.add_parser("export", help="write a run's newest LoRA, or a LoRA file, in another format")
+    export.add_argument("target", metavar="RUN|LORA")
+    export.add_argument("--format", choices=("diffusers", "comfyui", "kohya"), default="diffusers")
+    export.add_argument("--out", type=Path, required=True)
+    _runs_option(export)
+    export.set_defaults(handler=_export)
+
+    paths = commands.add_parser("paths", help="where configs, themes, runs and caches are")
+    _runs_option(paths)
+    paths.set_defaults(handler=_paths)
+    return parser
+
+
+def _runs_option(parser: argparse.ArgumentParser) -> None:
+    # SUPPRESS: an option before the command must not be overwritten by the command's default.
+    parser.add_argument("--runs", type=Path, metavar="DIR", default=argparse.SUPPRESS, help="where runs are")
+
+
+def _app_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--slow", action="store_true", default=argparse.SUPPRESS, help="repaint once a second")
+    parser.add_argument("--theme", default=argparse.SUPPRESS, help="name of a theme")
+    parser.add_argument("--no-mouse", action="store_true", default=argparse.SUPPRESS, help="leave the mouse alone")
+    parser.add_argument(
+        "--color", choices=("auto", "16", "256", "truecolor", "none"), default=argparse.SUPPRESS, help="colours to use"
+    )
+
+
+def _training_options(parser: argparse.ArgumentParser, *, name: bool = True) -> None:
+    parser.add_argument("--headless", action="store_true", help="no app: progress lines on stderr, ends with the run")
+    parser.add_argument("--json", action="store_true", help="with --headless: one JSON object per event on stdout")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a config key"
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="end after N optimizer steps; schedules plan for N")
+    if name:
+        parser.add_argument("--name", help="the run's name")
+    _runs_option(parser)
+    _app_options(parser)
+
+
+# ---- commands --------------------------------------------------------------------------------------------------------
+
+
+def _launchpad(args: argparse.Namespace) -> int:
+    return _open_app(args, None)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    return _start(args, shipped("sample_configs") / DEMO_CONFIG, "demo")
+
+
+def _train(args: argparse.Namespace) -> int:
+    return _start(args, args.config, args.config.stem)
+
+
+def _start(args: argparse.Namespace, config_path: Path, stem: str) -> int:
+    from acrf_engine.config import absolute, dump, load_config
+
+    _require_terminal_or_headless(args)
+    overrides = list(args.overrides)
+    if args.steps is not None:
+        overrides.append(f"steps={args.steps}")
+    config = absolute(load_config(config_path, overrides))
+    runs_dir = _runs_dir(args)
+    folder = create_run(runs_dir, args.name or fresh_name(runs_dir, stem), dump(config), config.steps or 0)
+    return _go(args, folder)
+
+
+def _resume(args: argparse.Namespace) -> int:
+    from acrf_engine.config import absolute, dump, load_config
+    from acrf_engine.run.folder import write_private
+
+    _require_terminal_or_headless(args)
+    folder = find_run(args.run, _runs_dir(args))
+    status = folder.read_status()
+    if status.active:
+        raise RunError(f"run {folder.name} is {status.state} already (`acrf-tui attach {folder.name}`)")
+    overrides = list(args.overrides)
+    if args.steps is not None:
+        overrides.append(f"steps={args.steps}")
+    if args.epochs is not None:
+        overrides += [f"epochs={args.epochs}", "steps=null"]
+    config = load_config(folder.config, overrides)
+    if status.state == "finished":
+        total = config.steps
+        if not (args.steps or args.epochs) or (total is not None and total <= status.step):
+            raise RunError(
+                f"run {folder.name} is finished at step {status.step} (extend it with `--steps N` above that, "
+                "or `--epochs N`)"
+            )
+    if overrides:
+        write_private(folder.config, dump(absolute(config)))
+    return _go(args, folder)
+
+
+def _go(args: argparse.Namespace, folder: RunFolder) -> int:
+    if args.headless:
+        from acrf_engine.run.headless import train_headless
+
+        return train_headless(folder, args.json)
+    from acrf_engine.run.client import launch
+
+    launch(folder).close()
+    return _open_app(args, folder)
+
+
+def _attach(args: argparse.Namespace) -> int:
+    folder = find_run(args.run, _runs_dir(args))
+    return _open_app(args, folder)
+
+
+def _runs(args: argparse.Namespace) -> int:
+    rows = [_summary(folder) for folder in list_runs(_runs_dir(args))]
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    if not rows:
+        print(f"no runs in {_runs_dir(args)} (start one with `acrf-tui demo`)")
+        return 0
+    width = max(len(row["name"]) for row in rows)
+    print(f"{'name':{width}}  {'state':11}  {'step':>15}  {'loss':>8}  {'age':>8}  folder")
+    for row in rows:
+        step = f"{row['step']}/{row['total_steps'] or '?'}"
+        loss = f"{row['loss']:.4f}" if row["loss"] is not None else "-"
+        age = _age(row["age_s"])
+        print(f"{row['name']:{width}}  {row['state']:11}  {step:>15}  {loss:>8}  {age:>8}  {row['folder']}")
+    return 0
+
+
+def _summary(folder: RunFolder) -> dict[str, Any]:
+    try:
+        status = folder.read_status()
+    except RunError as error:
+        return {
+            "name": folder.name, "state": "unreadable", "step": 0, "total_steps": 0, "loss": None, "age_s": 0.0,
+            "folder": str(folder.path), "error": str(error),
+        }  # fmt: skip
+    return {
+        "name": folder.name,
+        "state": status.state,
+        "step": status.step,
+        "total_steps": status.total_steps,
+        "loss": status.loss,
+        "age_s": max(0.0, time.time() - status.created),
+        "folder": str(folder.path),
+        "error": status.error,
+    }
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _control(args: argparse.Namespace) -> int:
+    from acrf_engine.run.client import Run
+
+    folder = find_run(args.run, _runs_dir(args))
+    extra: dict[str, Any] = {}
+    if args.name == "set":
+        key, separator, value = (args.setting or "").partition("=")
+        if not separator:
+            raise RunError("control RUN set: expected KEY=VALUE, such as learning_rate=5e-5")
+        extra = {"key": key.strip(), "value": value.strip()}
+    elif args.setting:
+        raise RunError(f"control RUN {args.name}: takes no value, got {args.setting!r}")
+    try:
+        ack = Run(folder).command(args.name, **extra)
+    except ConnectionError as error:
+        print(f"acrf-tui: refused: {error}", file=sys.stderr)
+        return 1
+    print(f"{'done' if ack.ok else 'refused'} at step {ack.step}: {ack.message}")
+    return 0 if ack.ok else 1
+
+
+def _logs(args: argparse.Namespace) -> int:
+    folder = find_run(args.run, _runs_dir(args))
+    if not folder.log.exists():
+        raise RunError(f"run {folder.name} has no log yet")
+    with folder.log.open(encoding="utf-8", errors="replace") as log:
+        while True:
+            active = args.follow and folder.read_status().active
+            for line in log:
+                sys.stdout.write(line)
+            sys.stdout.flush()
+            if not active:
+                return 0
+            time.sleep(0.25)
+
+
+def _check(args: argparse.Namespace) -> int:
+    command = ["check", str(args.config)]
+    command += ["--json"] if args.json else []
+    for override in args.overrides:
+        command += ["--set", override]
+    return _engine([*command, "--runs", str(_runs_dir(args))])
+
+
+def _preview(args: argparse.Namespace) -> int:
+    lora, model, steps = _lora_of(args)
+    command = ["preview", str(lora), "--model", model, "--prompt", args.prompt, "--out", str(args.out)]
+    command += ["--steps", str(args.steps or steps), "--seed", str(args.seed)]
+    return _engine(command + (["--size", str(args.size)] if args.size else []))
+
+
+def _export(args: argparse.Namespace) -> int:
+    lora, _, _ = _lora_of(args, need_model=False)
+    return _engine(["export", str(lora), "--format", args.format, "--out", str(args.out)])
+
+
+def _lora_of(args: argparse.Namespace, *, need_model: bool = True) -> tuple[Path, str, int]:
+    """The LoRA file, its base model and preview steps, of a run or of a file."""
+    from acrf_engine.config import load_config
+    from acrf_engine.run.lora_files import metadata_of, newest_lora
+
+    path = Path(args.target)
+    if path.is_file():
+        model = getattr(args, "model", None) or metadata_of(path).get("ss_sd_model_name", "")
+        if need_model and not model:
+            raise RunError(f"{path}: its metadata names no base model (give --model)")
+        return path, model, 8
+    if path.suffix == ".safetensors":
+        raise RunError(f"{path}: there is no such file")
+    folder = find_run(args.target, _runs_dir(args))
+    config = load_config(folder.config)
+    return newest_lora(folder), getattr(args, "model", None) or config.model, config.preview.steps
+
+
+def _engine(command: list[str]) -> int:
+    """Run a command that needs torch in a process of its own."""
+    from acrf_engine.run.client import supervisor_environment
+
+    done = subprocess.run([sys.executable, "-P", "-m", "acrf_engine", *command], env=supervisor_environment())
+    return done.returncode
+
+
+def _paths(args: argparse.Namespace) -> int:
+    import platformdirs
+
+    from acrf_engine.config import ASSETS
+    from acrf_engine.run.folder import APP_NAME, index_file
+
+    rows = {
+        "runs": _runs_dir(args),
+        "sample configs": shipped("sample_configs"),
+        "own configs": platformdirs.user_config_path(APP_NAME) / "configs",
+        "shipped themes": shipped("themes"),
+        "own themes": platformdirs.user_config_path(APP_NAME) / "themes",
+        "cache": platformdirs.user_cache_path(APP_NAME),
+        "index of runs": index_file(),
+        "tiny model": ASSETS / "tiny",
+        "demo pictures": ASSETS / "demo",
+    }
+    for name, path in rows.items():
+        print(f"{name:15} {path}")
+    return 0
+
+
+# ---- the app ---------------------------------------------------------------------------------------------------------
+
+
+def _runs_dir(args: argparse.Namespace) -> Path:
+    given: Path | None = getattr(args, "runs", None)
+    return given.absolute() if given else default_runs_dir()
+
+
+def _require_terminal_or_headless(args: argparse.Namespace) -> None:
+    if args.headless:
+        return
+    if args.json:
+        raise RunError("--json goes with --headless")
+    _require_terminal()
+
+
+def _require_terminal() -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "dumb") == "dumb":
+        raise RunError("this is not a terminal the app can draw on (use `acrf-tui train CONFIG --headless`)")
+
+
+def _open_app(args: argparse.Namespace, folder: RunFolder | None) -> int:
+    _require_terminal()
+    from acrf_tui.app import AppOptions, run_app
+
+    options = AppOptions(
+        runs_dir=_runs_dir(args),
+        slow=getattr(args, "slow", False),
+        theme=getattr(args, "theme", None),
+        mouse=not getattr(args, "no_mouse", False),
+        color=getattr(args, "color", "auto"),
+        observe=getattr(args, "observe", False),
+    )
+    return run_app(options, folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

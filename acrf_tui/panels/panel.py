@@ -1,0 +1,43 @@
+"""What all panels share: a titled frame that can be focused and maximised, and a moment at which to draw."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.containers import Vertical
+
+from acrf_tui.state import RunState
+
+
+class Panel(Vertical, can_focus=True):
+    """A frame. `paint` reads the state; it is called every `EVERY` ticks, and draws only what changed."""
+
+    ALLOW_MAXIMIZE = True
+    ALLOW_SELECT = False
+    EVERY: ClassVar[int] = 2
+    TITLE: ClassVar[str] = ""
+    NUMBER: ClassVar[int] = 0
+    """The digit key that focuses this panel."""
+    SUBTITLE: ClassVar[str] = ""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.border_title = f"[dim]{self.NUMBER}[/dim] {self.TITLE}"
+        if self.SUBTITLE:
+            self.border_subtitle = self.SUBTITLE
+
+    def paint(self, state: RunState, now: float) -> None:
+        """Show `state`; `now` is Unix time, for what is counted in seconds."""
+        raise NotImplementedError
+
+    def why_empty(self, state: RunState) -> str:
+        """Why there is nothing to show before the first step."""
+        if state.ended:
+            return f"no steps were made before the run {state.state}"
+        phase = state.progress.phase if state.progress else state.state
+        doing = {
+            "loading": "the model is being loaded",
+            "caching": "pictures and captions are being encoded",
+            "starting": "the worker is starting",
+        }.get(phase, "waiting for the first step")
+        return f"no steps yet: {doing}"
