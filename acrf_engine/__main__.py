@@ -12,8 +12,9 @@ import json
 import sys
 from pathlib import Path
 
-from acrf_engine.config import ConfigError, absolute, dump, load_config
+from acrf_engine.config import absolute, dump, load_config
 from acrf_engine.run.folder import RunError, create_run, default_runs_dir, fresh_name
+from acrf_engine.yaml_source import ConfigError
 
 TOOLS = ("check", "preview", "export")
 

@@ -52,7 +52,8 @@ def check(config: RunConfig, name: str, runs_dir: Path) -> Report:
     report = Report(name, str(checkpoint.folder))
     report.resolution = checkpoint.native_resolution() if config.resolution == "auto" else config.resolution
     _look_at_data(config, report)
-    report.steps = config.steps or math.ceil(config.epochs * report.micro_batches_per_epoch / config.gradient_accumulation)
+    micro_batches = config.epochs * report.micro_batches_per_epoch
+    report.steps = config.steps or math.ceil(micro_batches / config.gradient_accumulation)
     _look_at_memory(config, checkpoint, report)
     _look_at_disk(config, report, runs_dir)
     return report
@@ -138,7 +139,10 @@ def lines(report: Report) -> list[str]:
         ("steps", f"{report.steps:,}  ({report.micro_batches_per_epoch} micro-batches an epoch)"),
         ("LoRA", f"{report.trainable_parameters:,} trainable parameters"),
         ("device", report.device + (f", {gib(report.device_memory)}" if report.device_memory else "")),
-        ("memory", f"about {gib(report.memory_total)}: " + ", ".join(f"{k} {gib(v)}" for k, v in report.memory.items())),
+        (
+            "memory",
+            f"about {gib(report.memory_total)}: " + ", ".join(f"{k} {gib(v)}" for k, v in report.memory.items()),
+        ),
         ("disk", f"about {gib(report.disk_needed)} of {gib(report.disk_free)} free"),
     ]
     text = [f"{name:>9}  {value}" for name, value in rows]

@@ -1,7 +1,7 @@
 """RunConfig: one schema for the YAML files, the forms of the app, and the docs.
 
-Every field's description is what the editor and `docs/config.md` show. Unknown keys, wrong types and values out of range
-are errors that name file, line and key. A setting that would have no effect is refused, not ignored.
+Every field's description is what the editor and `docs/config.md` show. Unknown keys, wrong types and values out of
+range are errors that name file, line and key. A setting that would have no effect is refused, not ignored.
 """
 
 from __future__ import annotations

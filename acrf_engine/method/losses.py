@@ -35,8 +35,8 @@ def charbonnier(prediction: Tensor, target: Tensor, kind: Charbonnier = "element
 
     Args:
         prediction, target: [B, ...].
-        kind: `element` takes it per element and then the mean over the picture; `norm` is the formula as printed, with d
-            the vector norm over the whole picture (its size grows with the root of the number of elements).
+        kind: `element` takes it per element and then the mean over the picture; `norm` is the formula as printed, with
+            d the vector norm over the whole picture (its size grows with the root of the number of elements).
 
     Returns:
         float32 [B], >= 0, and 0 exactly where prediction equals target.

@@ -1,8 +1,8 @@
 """Which anchors a batch trains at (paper, section 2.2), and the jitter around them.
 
-Theorem 1 holds only when every anchor is covered. With the paper's own batch size of 1 that never happens inside a batch,
-so anchors are dealt from a shuffled deck across micro-batches: every aligned block of K draws holds each anchor once, and
-no batch holds one more often than it must.
+Theorem 1 holds only when every anchor is covered. With the paper's own batch size of 1 that never happens inside a
+batch, so anchors are dealt from a shuffled deck across micro-batches: every aligned block of K draws holds each anchor
+once, and no batch holds one more often than it must.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ def snr(sigma: Tensor) -> Tensor:
 def min_snr_weight(sigma: Tensor, gamma: float, kind: Weighting = "min_snr") -> Tensor:
     """Section 3.2 and 3.4: min(SNR, gamma) / SNR, clamped to [0.1, 1].
 
-    On the paper's anchors with gamma 5 this lowers only the two cleanest: the formula is built, not the prose beside it,
-    which describes the opposite direction.
+    On the paper's anchors with gamma 5 this lowers only the two cleanest: the formula is built, not the prose beside
+    it, which describes the opposite direction.
 
     Args:
         sigma: any shape, in [0, 1].

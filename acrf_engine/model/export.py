@@ -25,8 +25,11 @@ def export(source: Path, kind: Format, target: Path) -> int:
         raise LoraError(f"{source}: not a LoRA in diffusers format (first strange key: {(strange or ['none'])[0]})")
     if source.absolute() == target.absolute():
         raise LoraError(f"{target}: is the file itself (choose another --out)")
-    convert = {"diffusers": dict, "comfyui": _comfyui, "kohya": _kohya}[kind]
-    return write_verified(target, convert(tensors), metadata)
+    if kind == "comfyui":
+        tensors = _comfyui(tensors)
+    elif kind == "kohya":
+        tensors = _kohya(tensors)
+    return write_verified(target, tensors, metadata)
 
 
 def _comfyui(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -65,7 +65,7 @@ def inject(transformer: nn.Module, names: list[str], rank: int, alpha: float, se
     from peft import LoraConfig, inject_adapter_in_model
 
     refuse_forbidden(names)
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, init_lora_weights=True)  # type: ignore[arg-type]
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, init_lora_weights=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, transformer, ADAPTER)
@@ -114,7 +114,7 @@ def set_active(transformer: nn.Module, active: bool) -> None:
 
 
 def to_diffusers(tensors: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """`transformer.<module>.lora_A/B.weight` with alpha / rank folded into B: loads in diffusers at the right strength."""
+    """`transformer.<module>.lora_A/B.weight`, alpha / rank folded into B: loads in diffusers at the right strength."""
     folded = {}
     for name, value in tensors.items():
         value = value.detach().float().cpu()
@@ -169,7 +169,8 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file. Raises LoraError naming the file."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except FileNotFoundError:
         raise LoraError(f"{path}: there is no such file") from None
     except (SafetensorError, OSError) as error:
@@ -179,7 +180,7 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def metadata_for(
     *, name: str, base_model: str, rank: int, alpha: float, targets: str, step: int, trigger: str, config_hash: str
 ) -> dict[str, str]:
-    """What users' tools read: modelspec and `ss_*` keys. Alpha is folded into B, so the alpha of the file is its rank."""
+    """What users' tools read: modelspec and `ss_*` keys. Alpha is folded in, so the alpha of the file is its rank."""
     return {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": "z-image-turbo/lora",

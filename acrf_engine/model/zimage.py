@@ -96,11 +96,16 @@ def velocity(transformer: nn.Module, x_BCHW: Tensor, sigma_B: Tensor, captions: 
     Args:
         x_BCHW: noised latents. sigma_B: in [0, 1]. captions: one [L_i, D] per picture, unpadded.
     """
-    dtype = next(transformer.parameters()).dtype if not hasattr(transformer, "dtype") else transformer.dtype
+    dtype = base_dtype(transformer)
     x_list = list(x_BCHW.to(dtype).unsqueeze(2).unbind(0))
     caption_list = [caption.to(device=x_BCHW.device, dtype=dtype) for caption in captions]
     output = transformer(x_list, 1 - sigma_B, caption_list, return_dict=False)[0]
     return -torch.stack([item.float() for item in output]).squeeze(2)
+
+
+def base_dtype(transformer: nn.Module) -> torch.dtype:
+    """dtype of the frozen base, whatever the LoRA's own is."""
+    return next(parameter.dtype for parameter in transformer.parameters() if not parameter.requires_grad)
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from acrf_engine.model.layout import Checkpoint
-from acrf_engine.model.zimage import load_scheduler
+from acrf_engine.model.zimage import base_dtype, load_scheduler
 
 
 @torch.no_grad()
@@ -41,7 +41,7 @@ def sample(
     width, height = side
     device = next(transformer.parameters()).device
     images = pipeline(
-        prompt_embeds=[caption_LD.to(device=device, dtype=transformer.dtype)],
+        prompt_embeds=[caption_LD.to(device=device, dtype=base_dtype(transformer))],
         num_inference_steps=steps,
         guidance_scale=0.0,
         width=width,

@@ -22,7 +22,7 @@ ACK_PATIENCE_S = 620.0
 
 
 class Run:
-    """A run, live or ended. Follows it by pulling with a cursor; what the supervisor no longer holds is read from disk."""
+    """A run, live or ended, followed by pulling with a cursor; what the supervisor has forgotten is read from disk."""
 
     def __init__(self, folder: RunFolder, observe: bool = False) -> None:
         self.run_folder = folder
@@ -44,7 +44,7 @@ class Run:
         return dataclasses.asdict(self.run_folder.read_status())
 
     def pull_bodies(self, after: int, timeout: float) -> list[dict[str, Any]]:
-        """Wire events after `after`, waiting up to `timeout` seconds. Raises EOFError when the run has no more to say."""
+        """Wire events after `after`, waiting up to `timeout` seconds. Raises EOFError at the end of the run."""
         try:
             if self._follow is None:
                 self._follow = self._connect()
@@ -117,7 +117,7 @@ class Run:
 
 
 def launch(folder: RunFolder) -> Run:
-    """Start a supervisor that outlives this process, and return once it answers. Raises RunError with its last words."""
+    """Start a supervisor that outlives this process; returns once it answers. Raises RunError with its last words."""
     remember(folder)
     mark = folder.log.stat().st_size if folder.log.exists() else 0
     with open(os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:

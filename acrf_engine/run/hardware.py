@@ -23,7 +23,7 @@ class GpuReader:
 
     def __init__(self, nvml: Any | None = None) -> None:
         self.note = ""
-        self._nvml = nvml if nvml is not None else _import_nvml()
+        self._nvml: Any = nvml if nvml is not None else _import_nvml()
         self._handles: list[Any] = []
         if self._nvml is None:
             self.note = NO_GPU

@@ -96,7 +96,9 @@ class LinePrinter:
                 self._next = now + PRINT_PERIOD_S
                 return _step_line(body)
             case "checkpoint":
-                return f"checkpoint of step {body['step']} saved in {body['seconds']:.2f} s ({body['bytes'] / 1e6:.1f} MB)"
+                return (
+                    f"checkpoint of step {body['step']} saved in {body['seconds']:.2f} s ({body['bytes'] / 1e6:.1f} MB)"
+                )
             case "preview":
                 return f"preview: {body['path']}"
             case "warning":

@@ -1,8 +1,8 @@
 """The supervisor's socket: same user only, JSON lines, pull with a cursor.
 
 Requests: {"op": "hello"}, {"op": "status"}, {"op": "pull", "after": seq, "wait": s, "max": n} and {"op": "command",
-"name": ..., "args": {...}}, which is answered when the worker has acknowledged. A reader that stalls costs its own thread
-and nothing else.
+"name": ..., "args": {...}}, which is answered when the worker has acknowledged. A reader that stalls costs its own
+thread and nothing else.
 """
 
 from __future__ import annotations

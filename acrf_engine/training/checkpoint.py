@@ -1,8 +1,8 @@
 """Checkpoints: a folder that is either complete and verified, or not there.
 
-Written beside, every file fsynced and hashed into the manifest, the manifest last, then renamed into place and the parent
-fsynced. The newest folder whose manifest verifies wins; there is no pointer file to be wrong. Only safetensors and JSON
-are ever read.
+Written beside, every file fsynced and hashed into the manifest, the manifest last, then renamed into place and the
+parent fsynced. The newest folder whose manifest verifies wins; there is no pointer file to be wrong. Only safetensors
+and JSON are ever read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class CheckpointError(Exception):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything a run needs to go on exactly: LoRA in fp32, optimizer state, and `state` (position, live settings...)."""
+    """What a run needs to go on exactly: LoRA in fp32, optimizer state, and `state` (position, live settings...)."""
 
     lora: dict[str, Tensor]
     optimizer: dict[str, Any]

@@ -12,12 +12,12 @@ from acrf_engine.config import RunConfig
 
 def make_optimizer(config: RunConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """AdamW of torch, or AdamW8bit of bitsandbytes (8-bit state for tensors of 4,096 elements and more)."""
-    kwargs = {"lr": config.learning_rate, "weight_decay": config.optimization.weight_decay}
+    rate, decay = config.learning_rate, config.optimization.weight_decay
     if config.optimizer == "AdamW":
-        return torch.optim.AdamW(parameters, **kwargs)
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
     import bitsandbytes
 
-    optimizer: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(parameters, **kwargs)
+    optimizer: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(parameters, lr=rate, weight_decay=decay)
     return optimizer
 
 

@@ -1,16 +1,15 @@
 """The training loop, top to bottom.
 
-One *step* is one optimizer update of `gradient_accumulation` micro-batches. Everything random depends on the micro-batch's
-number alone, so position, LoRA, optimizer and live settings are all that a checkpoint needs. Commands act between steps.
+One *step* is one optimizer update of `gradient_accumulation` micro-batches. Everything random depends on the
+micro-batch's number alone, so position, LoRA, optimizer and live settings are all that a checkpoint needs. Commands act
+between steps.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
-import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +30,9 @@ from acrf_engine.protocol import Checkpoint, Memory, Plan, Preview, Step, Warnin
 from acrf_engine.run.folder import RunFolder
 from acrf_engine.training import checkpoint as checkpoints
 from acrf_engine.training.balance import AnchorBalance
+from acrf_engine.training.identity import changed_keys, environment
 from acrf_engine.training.optim import learning_rate, make_optimizer
 from acrf_engine.training.preparation import Prepared, Report, count_parameters, to_device
-
-FREE_AFTER_START = ("epochs", "steps", "checkpoint", "preview")
-"""Config keys that may differ when a run is resumed; the live settings may differ too."""
 
 
 class NonFinite(Exception):
@@ -82,7 +79,7 @@ class Trainer:
         self.micro_step = 0
         per_epoch = prepared.plan.batches_per_epoch
         self.total_steps = config.steps or math.ceil(config.epochs * per_epoch / config.gradient_accumulation)
-        self.accelerator = Accelerator(cpu=prepared.device.type == "cpu")
+        self.accelerator = Accelerator(cpu=prepared.device.type == "cpu", mixed_precision="no")
         optimizer = make_optimizer(config, prepared.trainable)
         self.transformer, self.optimizer = self.accelerator.prepare(prepared.transformer, optimizer)
         self._restore_newest()
@@ -233,7 +230,7 @@ class Trainer:
         path, snapshot = found
         state = snapshot.state
         before, now = RunConfig.model_validate(state["config"], strict=False), self.config
-        changed = _changed_keys(before, now)
+        changed = changed_keys(before, now)
         if changed:
             raise checkpoints.CheckpointError(
                 f"{self.folder.config}: {', '.join(changed)} changed since {path.name}; a resumed run must go on as it "
@@ -259,8 +256,8 @@ class Trainer:
         if state["environment"] != environment():
             self.report(
                 WarningEvent(
-                    f"resumed from {path.name} in another environment (library versions or device differ): the run goes "
-                    "on, but not bit for bit",
+                    f"resumed from {path.name} in another environment (library versions or device differ): "
+                    "the run goes on, but not bit for bit",
                     self.step,
                 )
             )
@@ -383,48 +380,6 @@ class _Measured:
             torch.cat([m.weight_B for m in micros]).tolist(),
             torch.cat([m.composite_B for m in micros]).tolist(),
         )
-
-
-def environment() -> dict[str, str]:
-    """Versions and device that a bit-exact repetition depends on."""
-    import accelerate
-    import diffusers
-    import peft
-
-    import acrf_engine
-
-    return {
-        "acrf-tui": acrf_engine.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "peft": peft.__version__,
-        "accelerate": accelerate.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-        "threads": str(torch.get_num_threads()),
-    }
-
-
-def _changed_keys(before: RunConfig, now: RunConfig) -> list[str]:
-    """Keys that shape a run and differ, dotted."""
-    free = set(FREE_AFTER_START)
-    live = {
-        "learning_rate", "snr_gamma", "jitter_scale", "loss.lambda_char", "loss.lambda_cos", "loss.lambda_fft",
-        "optimization.max_grad_norm",
-    }  # fmt: skip
-    old, new = _dotted(before.model_dump(mode="json")), _dotted(now.model_dump(mode="json"))
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return [key for key in keys if key not in live and key.split(".")[0] not in free]
-
-
-def _dotted(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_dotted(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = json.dumps(value) if isinstance(value, list) else value
-    return flat
 
 
 def _device_name(device: torch.device) -> str:

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.config import ConfigError, RunConfig, build_config, load_config
+from acrf_engine.config import RunConfig, build_config, load_config
 from acrf_engine.protocol import (
     SETTABLE,
     Ack,
@@ -34,6 +34,7 @@ from acrf_engine.protocol import (
 )
 from acrf_engine.run.folder import RunError, RunFolder
 from acrf_engine.run.link import Inbox, Reporter
+from acrf_engine.yaml_source import ConfigError
 
 log = logging.getLogger("acrf.worker")
 

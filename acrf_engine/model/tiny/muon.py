@@ -33,8 +33,10 @@ class Muon(torch.optim.Optimizer):
         directions = []
         for parameter in alike:
             momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
-            momentum.mul_(MOMENTUM).add_(parameter.grad)
-            directions.append(parameter.grad.add(momentum, alpha=MOMENTUM).flatten(1))
+            gradient = parameter.grad
+            assert gradient is not None
+            momentum.mul_(MOMENTUM).add_(gradient)
+            directions.append(gradient.add(momentum, alpha=MOMENTUM).flatten(1))
         rows, columns = directions[0].shape
         scale = lr * max(1.0, rows / columns) ** 0.5
         for parameter, direction in zip(alike, orthogonalise(torch.stack(directions)), strict=True):

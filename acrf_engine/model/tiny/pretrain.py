@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -68,18 +69,21 @@ class Options:
 # ---------------------------------------------------------------------------------------------- shared machinery
 
 
-class Fitting:
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Fitting(Generic[Model]):
     """A model being trained: Muon and AdamW, warm-up then cosine, gradient clipping, an averaged copy, checkpoints.
 
     Parameters whose name `hidden` accepts, if they are matrices or kernels, go to Muon; the others to AdamW. `average`
     is the exponential moving average of the parameters with the given decay; it is what gets exported.
     """
 
-    def __init__(
-        self, model: nn.Module, steps: int, checkpoint: Path, hidden: Callable[[str], bool], decay: float
-    ) -> None:
-        self.model = model.train()
-        self.average = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: Model, steps: int, checkpoint: Path, hidden: Callable[[str], bool], decay: float) -> None:
+        self.model = model
+        self.average = copy.deepcopy(model)
+        self.model.train()
+        self.average.eval().requires_grad_(False)
         self.steps, self.step, self.decay, self.checkpoint = steps, 0, decay, checkpoint
         named = list(model.named_parameters())
         inner = [parameter for name, parameter in named if parameter.ndim >= 2 and hidden(name)]
@@ -102,8 +106,9 @@ class Fitting:
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for part in (*self.optimizers, *self.schedules):
-            part.step()
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         self.step += 1
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
@@ -126,10 +131,10 @@ class Fitting:
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        for part, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            part.load_state_dict(saved)
-        for part, saved in zip(self.schedules, state["schedules"], strict=True):
-            part.load_state_dict(saved)
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
+            schedule.load_state_dict(saved)
 
 
 class Progress:
@@ -183,7 +188,6 @@ def train_vae(options: Options, report: Report) -> AutoencoderKL:
         if fitting.step % 250 == 0 or fitting.step == options.vae_steps:
             fitting.save()
     vae = fitting.average
-    assert isinstance(vae, AutoencoderKL)
     _measure_latents(vae, options)
     report(f"vae shift {vae.config.shift_factor:.4f} scale {vae.config.scaling_factor:.4f}")
     return vae
@@ -193,7 +197,7 @@ def _hidden_in_vae(name: str) -> bool:
     return "conv_in" not in name and not name.startswith("decoder.conv_out")
 
 
-def vae_loss(vae: nn.Module, target: Tensor, generator: torch.Generator) -> Tensor:
+def vae_loss(vae: AutoencoderKL, target: Tensor, generator: torch.Generator) -> Tensor:
     """Charbonnier distance of pixels and of edges, squared distance of 4 x 4 means, and a small KL term.
 
     The means carry the colours, which the other terms alone teach late. `target`: `[B, 3, H, W]` in [-1, 1].
