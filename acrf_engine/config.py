@@ -163,7 +163,7 @@ class RunConfig(Group):
     """LoRA alpha: the update is scaled by alpha / rank."""
     snr_gamma: float = Field(5.0, ge=0, le=1e6, allow_inf_nan=False)
     """Min-SNR gamma (paper, section 3.2); 0 turns the weighting off."""
-    turbo_steps: int = Field(10, ge=1, le=1000)
+    turbo_steps: int = Field(10, ge=1, le=100)
     """K, the number of anchors: the sampling steps you will use."""
     jitter_scale: float = Field(0.02, ge=0, le=0.5, allow_inf_nan=False)
     """eta, the jitter around each anchor, in sigma."""

@@ -333,6 +333,19 @@ def encode(body: dict[str, Any]) -> str:
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+def fitting(body: dict[str, Any]) -> str:
+    """`encode`, with the longest texts cut until the event stays below MAX_EVENT_BYTES."""
+    line = encode(body)
+    while len(line.encode("utf-8", "surrogatepass")) > MAX_EVENT_BYTES:
+        texts = {key: value for key, value in body.items() if isinstance(value, str) and len(value) > 64}
+        if not texts:
+            raise ValueError(f"an event of type {body['type']} is too long: {len(line)} characters")
+        longest = max(texts, key=lambda key: len(texts[key]))
+        body = {**body, longest: clip_text(texts[longest], len(texts[longest].encode("utf-8", "replace")) // 2)}
+        line = encode(body)
+    return line
+
+
 def clip_text(text: str, limit: int = 1500) -> str:
     """The end of `text`, at most `limit` UTF-8 bytes: a traceback says what happened in its last lines."""
     raw = text.encode("utf-8", "replace")

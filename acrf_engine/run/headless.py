@@ -45,6 +45,9 @@ def train_headless(folder: RunFolder, as_json: bool) -> int:
         printer.show(body)
         if body["type"] in LAST_EVENTS:
             last = body
+    if last is None:
+        status = folder.read_status()
+        print(f"acrf-tui: run {folder.name} is {status.state}: {status.error or 'no reason is known'}", file=sys.stderr)
     return exit_status(last, stopping.is_set())
 
 

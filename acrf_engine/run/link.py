@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.protocol import MERGEABLE, Command, Event, Pictures, Step, encode, to_wire
+from acrf_engine.protocol import MERGEABLE, Command, Event, Pictures, Step, encode, fitting, to_wire
 
 QUEUE_EVENTS = 2000
 PICTURES_PER_EVENT = 32
@@ -41,7 +41,7 @@ class Reporter:
     def _send(self, event: Event) -> None:
         if isinstance(event, Step) and self._merged:
             event = dataclasses.replace(event, merged=self._merged)
-        line = encode(to_wire(event))
+        line = fitting(to_wire(event))
         if self._drain() and self._put(line):
             self._merged = 0 if isinstance(event, Step) else self._merged
         elif event.type in MERGEABLE:

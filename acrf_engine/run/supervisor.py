@@ -13,13 +13,14 @@ import multiprocessing
 import multiprocessing.process
 import os
 import queue
-import secrets
 import signal
+import sqlite3
 import sys
 import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def enter_worker(run_folder: str, events: Any, commands: Any, supervisor_pid: in
 
 
 class Supervisor:
-    """One attempt at a run, from the worker's start to its end."""
+    """One attempt at a run, from the worker's start to its end. `arrived` guards everything that threads share."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -69,6 +70,7 @@ class Supervisor:
         self._elapsed_before = self.status.elapsed_s
         self._step_times: deque[float] = deque(maxlen=50)
         self._stop_asked = threading.Event()
+        self._said: set[str] = set()
 
     def run(self) -> int:
         """Supervise until the worker has ended. Returns 0, or 1 where the run failed or was interrupted."""
@@ -79,7 +81,6 @@ class Supervisor:
         self.status.error = None
         self.status.supervisor_pid = os.getpid()
         self.status.worker_pid = None
-        self.status.start_token = secrets.token_hex(8)
         self.status.attempt += 1
         server = Server(self)
         server.start()
@@ -92,6 +93,8 @@ class Supervisor:
         )
         self.worker.start()
         self.status.worker_pid = self.worker.pid
+        self.status.start_token = process_token(self.worker.pid)
+        threading.Thread(target=self._watch_hardware, name="hardware", daemon=True).start()
         try:
             self._follow(self.worker)
             self._conclude(self.worker)
@@ -99,13 +102,13 @@ class Supervisor:
             with self.arrived:
                 self.ended = True
                 self.arrived.notify_all()
-            self.telemetry.close()
+            self._store(self.telemetry.close)
             server.drain(LINGER_S)
             server.close()
         return 0 if self.status.state in ("finished", "stopped") else 1
 
     def _follow(self, worker: multiprocessing.process.BaseProcess) -> None:
-        next_status = next_hardware = 0.0
+        next_status = 0.0
         while True:
             alive = worker.is_alive()
             if not self._take(STATUS_PERIOD_S / 2) and not alive:
@@ -114,14 +117,36 @@ class Supervisor:
                 self._stop_asked.clear()
                 self.send(Command("stop", "supervisor-signal"))
             now = time.monotonic()
-            if now >= next_hardware:
-                self.emit(sample(self._gpus, self.status.worker_pid))
-                next_hardware = now + HARDWARE_PERIOD_S
             if now >= next_status:
                 self.status.elapsed_s = self._elapsed_before + now - self._started
-                self.folder.write_status(self.status)
-                self.telemetry.commit()
+                self._write_status()
+                self._store(self.telemetry.commit)
                 next_status = now + STATUS_PERIOD_S
+
+    def _watch_hardware(self) -> None:
+        # In a thread of its own: a driver that hangs must not hold up the run.
+        while not self.ended:
+            self.emit(sample(self._gpus, self.status.worker_pid))
+            time.sleep(HARDWARE_PERIOD_S)
+
+    def _write_status(self) -> None:
+        try:
+            self.folder.write_status(self.status)
+        except OSError as error:
+            self._say_once(f"status.json cannot be written: {error}")
+
+    def _store(self, write: Callable[[], None]) -> None:
+        try:
+            with self.arrived:
+                write()
+        except sqlite3.Error as error:
+            self._say_once(f"telemetry cannot be written: {error}")
+
+    def _say_once(self, message: str) -> None:
+        # A full disk costs history, never the training.
+        if message not in self._said:
+            self._said.add(message)
+            log.error("%s; the run goes on", message)
 
     def _take(self, wait_s: float) -> int:
         """Store what the worker has said; returns how many events came."""
@@ -162,10 +187,12 @@ class Supervisor:
 
     def _publish(self, body: dict[str, Any]) -> None:
         with self.arrived:
+            if self.ended:
+                return
             self.seq += 1
             body["seq"] = self.seq
             body["time"] = time.time()
-            self.telemetry.record(body)
+            self._store(lambda: self.telemetry.record(body))
             self.ring.append(body)
             if body["type"] == "ack":
                 self.acks[body["id"]] = body
@@ -204,10 +231,10 @@ class Supervisor:
             )
         )
         self._publish(last)
-        self.telemetry.commit()
+        self._store(self.telemetry.commit)
         self.status.extra["exit_kind"] = last.get("kind", "")
         self.status.supervisor_pid = None
-        self.folder.write_status(self.status)
+        self._write_status()
 
 
 def describe_exit(code: int | None) -> str:
@@ -224,10 +251,10 @@ def describe_exit(code: int | None) -> str:
 def wait_for_orphan(status: Status) -> None:
     """Let the worker of a dead supervisor finish its last checkpoint: two workers must never share a run."""
     pid = status.worker_pid
-    if pid is None:
+    if pid is None or not status.start_token:
         return
     end = time.monotonic() + ORPHAN_PATIENCE_S
-    while is_worker(pid, status.start_token):
+    while process_token(pid) == status.start_token:
         if time.monotonic() > end:
             log.warning(
                 "killing worker %s of an earlier supervisor: it did not end within %.0f s", pid, ORPHAN_PATIENCE_S
@@ -236,14 +263,14 @@ def wait_for_orphan(status: Status) -> None:
         time.sleep(0.1)
 
 
-def is_worker(pid: int, token: str) -> bool:
-    """Whether `pid` is still a Python process spawned by us (a pid may have been given to another program)."""
+def process_token(pid: int | None) -> str:
+    """What tells a process from a later one with the same pid: boot id and start time. Empty where it is gone."""
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
-        return False
-    return b"multiprocessing" in command and state != "Z"
+        return ""
+    return "" if stat[0] == "Z" else f"{boot}:{stat[19]}"
 
 
 def main(argv: list[str]) -> int:

@@ -26,7 +26,7 @@ from acrf_engine.method.step import MicroStep, acrf_micro_step
 from acrf_engine.model import lora
 from acrf_engine.model.zimage import free_memory, load_vae, velocity
 from acrf_engine.preview.sampling import sample, save_picture
-from acrf_engine.protocol import Checkpoint, Memory, Plan, Preview, Step, WarningEvent
+from acrf_engine.protocol import Checkpoint, Memory, Plan, Preview, Step, WarningEvent, clip_text
 from acrf_engine.run.folder import RunFolder
 from acrf_engine.training import checkpoint as checkpoints
 from acrf_engine.training.balance import AnchorBalance
@@ -295,7 +295,7 @@ class Trainer:
                 previews.append(
                     Preview(
                         self.step,
-                        prompt[:500],
+                        clip_text(prompt, 500),
                         str(paths[True]),
                         str(paths[False]),
                         config.seed,
@@ -318,7 +318,7 @@ class Trainer:
             device=_device_name(prepared.device),
             dtype=str(prepared.dtype).removeprefix("torch."),
             pictures=len(prepared.dataset.examples),
-            buckets={f"{width}x{height}": count for (width, height), count in prepared.dataset.bucket_counts.items()},
+            buckets=_fullest(prepared.dataset.bucket_counts),
             batch_size=config.batch_size,
             gradient_accumulation=config.gradient_accumulation,
             micro_batches_per_epoch=prepared.plan.batches_per_epoch,
@@ -380,6 +380,13 @@ class _Measured:
             torch.cat([m.weight_B for m in micros]).tolist(),
             torch.cat([m.composite_B for m in micros]).tolist(),
         )
+
+
+def _fullest(counts: dict[tuple[int, int], int], shown: int = 24) -> dict[str, int]:
+    """The fullest buckets by name, the rest as one sum: an event has to stay short."""
+    names = [(f"{width}x{height}", count) for (width, height), count in counts.items()]
+    rest = sum(count for _, count in names[shown:])
+    return dict(names[:shown]) | ({"others": rest} if rest else {})
 
 
 def _device_name(device: torch.device) -> str:
