@@ -134,6 +134,15 @@ class MemoryConfig(Group):
     """Trade time for memory; `auto` is on for models above one billion parameters."""
 
 
+class SafetyConfig(Group):
+    """What to do when a loss or gradient is NaN or infinite; no update is ever made from such a step."""
+
+    non_finite: Literal["stop", "skip", "rollback"] = "stop"
+    """`stop` fails the run, `skip` leaves the step out, `rollback` goes to the last checkpoint with half the rate."""
+    non_finite_limit: int = Field(5, ge=1, le=1000)
+    """With skip and rollback: fail after this many in a row."""
+
+
 class RunConfig(Group):
     """Everything a run depends on."""
 
@@ -179,6 +188,7 @@ class RunConfig(Group):
     preview: PreviewConfig = PreviewConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     memory: MemoryConfig = MemoryConfig()
+    safety: SafetyConfig = SafetyConfig()
 
     @model_validator(mode="after")
     def _every_setting_has_an_effect(self) -> Self:
@@ -192,6 +202,8 @@ class RunConfig(Group):
             )
         if self.snr_gamma == 0 and self.loss.weighting != "min_snr":
             raise ValueError("loss.weighting has no effect with snr_gamma 0 (remove it)")
+        if self.safety.non_finite == "stop" and self.safety.non_finite_limit != SafetyConfig().non_finite_limit:
+            raise ValueError("safety.non_finite_limit has no effect with non_finite 'stop' (remove it)")
         if self.jitter_scale == 0 and self.anchors.jitter != "uniform":
             raise ValueError("anchors.jitter has no effect with jitter_scale 0 (remove it)")
         return self

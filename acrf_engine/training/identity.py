@@ -11,7 +11,7 @@ import torch
 from acrf_engine.config import RunConfig
 from acrf_engine.protocol import SETTABLE
 
-FREE_AFTER_START = ("epochs", "steps", "checkpoint", "preview")
+FREE_AFTER_START = ("epochs", "steps", "checkpoint", "preview", "safety")
 """Config keys that may differ when a run is resumed; the live settings may differ too."""
 
 

@@ -24,15 +24,14 @@ from acrf_engine.data.batches import Batch, collate
 from acrf_engine.method.losses import Lambdas
 from acrf_engine.method.step import MicroStep, acrf_micro_step
 from acrf_engine.model import lora
-from acrf_engine.model.zimage import free_memory, load_vae, velocity
-from acrf_engine.preview.sampling import sample, save_picture
-from acrf_engine.protocol import Checkpoint, Memory, Plan, Preview, Step, WarningEvent, clip_text
+from acrf_engine.model.zimage import velocity
+from acrf_engine.protocol import Checkpoint, Step, WarningEvent
 from acrf_engine.run.folder import RunFolder
 from acrf_engine.training import checkpoint as checkpoints
 from acrf_engine.training.balance import AnchorBalance
 from acrf_engine.training.identity import changed_keys, environment
 from acrf_engine.training.optim import learning_rate, make_optimizer
-from acrf_engine.training.preparation import Prepared, Report, count_parameters, to_device
+from acrf_engine.training.preparation import Prepared, Report, to_device
 
 
 class NonFinite(Exception):
@@ -82,7 +81,11 @@ class Trainer:
         self.accelerator = Accelerator(cpu=prepared.device.type == "cpu", mixed_precision="no")
         optimizer = make_optimizer(config, prepared.trainable)
         self.transformer, self.optimizer = self.accelerator.prepare(prepared.transformer, optimizer)
-        self._restore_newest()
+        checkpoints.clean(folder.checkpoints)
+        if (found := checkpoints.newest(folder.checkpoints)) is not None:
+            self._check_identity(*found)
+            self._restore(found[1])
+            self._keep_live_settings(found[1])
 
     # ---- the step ----------------------------------------------------------------------------------------------------
 
@@ -113,7 +116,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.forget_gradients()
 
         self.step += 1
         self.micro_step += accumulation
@@ -136,6 +139,13 @@ class Trainer:
             weights=measured.weights,
             losses=measured.losses,
         )
+
+    def skip_step(self) -> None:
+        """Leave out the next step's micro-batches; `step` counts updates and stays."""
+        self.micro_step += self.config.gradient_accumulation
+
+    def forget_gradients(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _velocity(self, x_BCHW: Tensor, sigma_B: Tensor, captions: list[Tensor]) -> Tensor:
         return velocity(self.transformer, x_BCHW, sigma_B, captions)
@@ -166,7 +176,7 @@ class Trainer:
         ]
         if not bad:
             return
-        self.optimizer.zero_grad(set_to_none=True)
+        self.forget_gradients()
         examples = self.prepared.dataset.examples
         names = dict.fromkeys(
             examples[index].picture.path.name
@@ -222,15 +232,34 @@ class Trainer:
             "environment": environment(),
         }
 
-    def _restore_newest(self) -> None:
-        checkpoints.clean(self.folder.checkpoints)
+    def roll_back(self) -> bool:
+        """Go back to the newest good checkpoint, live settings included; False where there is none."""
         found = checkpoints.newest(self.folder.checkpoints)
         if found is None:
-            return
-        path, snapshot = found
+            return False
+        self.forget_gradients()
+        self._restore(found[1])
+        self.settings = Settings(**found[1].state["settings"])
+        return True
+
+    def _restore(self, snapshot: checkpoints.Snapshot) -> None:
+        lora.load_weights(self.prepared.transformer, snapshot.lora)
+        self.optimizer.optimizer.load_state_dict(snapshot.optimizer)
+        self.step, self.micro_step = snapshot.state["step"], snapshot.state["micro_step"]
+        self.balance = AnchorBalance(**snapshot.state["balance"])
+
+    def _keep_live_settings(self, snapshot: checkpoints.Snapshot) -> None:
+        """What was set live goes on, unless the config has been changed since."""
+        before = Settings.of(RunConfig.model_validate(snapshot.state["config"], strict=False))
+        live = Settings(**snapshot.state["settings"])
+        now = vars(self.settings)
+        kept = {name: value if value != getattr(before, name) else getattr(live, name) for name, value in now.items()}
+        self.settings = Settings(**kept)
+
+    def _check_identity(self, path: Path, snapshot: checkpoints.Snapshot) -> None:
+        """Raises CheckpointError, by name, where config or data are not those of the checkpoint."""
         state = snapshot.state
-        before, now = RunConfig.model_validate(state["config"], strict=False), self.config
-        changed = changed_keys(before, now)
+        changed = changed_keys(RunConfig.model_validate(state["config"], strict=False), self.config)
         if changed:
             raise checkpoints.CheckpointError(
                 f"{self.folder.config}: {', '.join(changed)} changed since {path.name}; a resumed run must go on as it "
@@ -241,112 +270,14 @@ class Trainer:
                 f"the pictures or captions changed since {path.name}; a resumed run must see the same data "
                 "(restore them, or start a new run)"
             )
-        lora.load_weights(self.prepared.transformer, snapshot.lora)
-        self.optimizer.optimizer.load_state_dict(snapshot.optimizer)
-        self.step, self.micro_step = state["step"], state["micro_step"]
-        self.balance = AnchorBalance(**state["balance"])
-        live, wanted, original = Settings(**state["settings"]), Settings.of(now), Settings.of(before)
-        # What was set live goes on, unless the config has been changed since.
-        self.settings = Settings(
-            **{
-                name: value if value != getattr(original, name) else getattr(live, name)
-                for name, value in vars(wanted).items()
-            }
-        )
         if state["environment"] != environment():
             self.report(
                 WarningEvent(
                     f"resumed from {path.name} in another environment (library versions or device differ): "
                     "the run goes on, but not bit for bit",
-                    self.step,
+                    state["step"],
                 )
             )
-
-    # ---- looking -----------------------------------------------------------------------------------------------------
-
-    def draw_previews(self) -> list[Preview]:
-        """A picture of every prompt with the LoRA, and once per run without it."""
-        config, prepared = self.config.preview, self.prepared
-        vae = load_vae(prepared.checkpoint, prepared.device)
-        folder = self.folder.samples
-        side = (prepared.resolution, prepared.resolution)
-        previews = []
-        prepared.transformer.eval()
-        try:
-            for index, prompt in enumerate(prepared.prompts):
-                started = time.perf_counter()
-                paths = {
-                    True: folder / f"step-{self.step:06d}" / f"{index:02d}.png",
-                    False: folder / "without-lora" / f"{index:02d}.png",
-                }
-                for active, path in paths.items():
-                    if active or not path.exists():
-                        lora.set_active(prepared.transformer, active)
-                        picture = sample(
-                            prepared.checkpoint,
-                            prepared.transformer,
-                            vae,
-                            prepared.dataset.captions[prompt],
-                            steps=config.steps,
-                            seed=config.seed,
-                            side=side,
-                        )
-                        save_picture(picture, path)
-                previews.append(
-                    Preview(
-                        self.step,
-                        clip_text(prompt, 500),
-                        str(paths[True]),
-                        str(paths[False]),
-                        config.seed,
-                        config.steps,
-                        time.perf_counter() - started,
-                    )
-                )
-        finally:
-            lora.set_active(prepared.transformer, True)
-            del vae
-            free_memory()
-        return previews
-
-    def plan_event(self) -> Plan:
-        """What this run will do, for the dashboard."""
-        prepared, config = self.prepared, self.config
-        trainable = count_parameters(prepared.trainable)
-        return Plan(
-            model=config.model,
-            device=_device_name(prepared.device),
-            dtype=str(prepared.dtype).removeprefix("torch."),
-            pictures=len(prepared.dataset.examples),
-            buckets=_fullest(prepared.dataset.bucket_counts),
-            batch_size=config.batch_size,
-            gradient_accumulation=config.gradient_accumulation,
-            micro_batches_per_epoch=prepared.plan.batches_per_epoch,
-            total_steps=self.total_steps,
-            start_step=self.step,
-            anchors=self.method.anchors_K.tolist(),
-            snr_gamma=self.settings.snr_gamma,
-            weighting=config.loss.weighting,
-            jitter_scale=self.settings.jitter_scale,
-            trainable_parameters=trainable,
-            base_parameters=count_parameters(prepared.transformer.parameters()) - trainable,
-            lora_modules=len(prepared.modules),
-            rank=config.network_dim,
-            alpha=config.network_alpha,
-            optimizer=config.optimizer,
-            scheduler=config.scheduler,
-            learning_rate=self.settings.learning_rate,
-            lambda_char=self.settings.lambda_char,
-            lambda_cos=self.settings.lambda_cos,
-            lambda_fft=self.settings.lambda_fft,
-            max_grad_norm=self.settings.max_grad_norm,
-            versions=environment(),
-        )
-
-    def memory_event(self) -> Memory | None:
-        if self.prepared.device.type != "cuda":
-            return None
-        return Memory(torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated())
 
 
 @dataclass(frozen=True)
@@ -380,14 +311,3 @@ class _Measured:
             torch.cat([m.weight_B for m in micros]).tolist(),
             torch.cat([m.composite_B for m in micros]).tolist(),
         )
-
-
-def _fullest(counts: dict[tuple[int, int], int], shown: int = 24) -> dict[str, int]:
-    """The fullest buckets by name, the rest as one sum: an event has to stay short."""
-    names = [(f"{width}x{height}", count) for (width, height), count in counts.items()]
-    rest = sum(count for _, count in names[shown:])
-    return dict(names[:shown]) | ({"others": rest} if rest else {})
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

@@ -98,27 +98,39 @@ class Worker:
         self.report(Progress("loading", 0, 0, "starting torch"))
         import torch
 
+        from acrf_engine.training.plan import plan_event
         from acrf_engine.training.preparation import prepare
         from acrf_engine.training.trainer import Trainer
 
         torch.set_num_threads(training_threads())
         prepared = prepare(config, self.report, self._pulse)
         self.trainer = Trainer(config, self.folder, prepared, self.report)
-        self.report(self.trainer.plan_event())
+        self.report(plan_event(self.trainer))
 
     def _train(self, config: RunConfig) -> None:
+        from acrf_engine.training.plan import memory_event
+        from acrf_engine.training.recovery import OutOfMemory, Recovery
+
         trainer = self.trainer
         next_memory = 0.0
+        recovery = Recovery(trainer, config.safety, self.report)
         while trainer.step < trainer.total_steps:
             self._obey()
-            self.report(trainer.train_step())
+            try:
+                taken = recovery.step()
+            except OutOfMemory as error:
+                self._pause_for_memory(str(error))
+                continue
+            if taken is None:
+                continue
+            self.report(taken)
             if (every := config.checkpoint.every) and trainer.step % every == 0 and trainer.step < trainer.total_steps:
                 self._checkpoint_or_warn()
             if (every := config.preview.every) and trainer.step % every == 0:
                 self._preview()
             if time.monotonic() > next_memory:
                 next_memory = time.monotonic() + MEMORY_PERIOD_S
-                if (memory := trainer.memory_event()) is not None:
+                if (memory := memory_event(trainer.prepared.device)) is not None:
                     self.report(memory)
         self._obey()
 
@@ -230,9 +242,17 @@ class Worker:
             log.exception("checkpoint")
             self.report(WarningEvent(clip_text(f"checkpoint failed, training goes on: {error}"), self.trainer.step))
 
+    def _pause_for_memory(self, advice: str) -> None:
+        self._checkpoint_or_warn()
+        self.report(WarningEvent(advice, self.trainer.step))
+        self.paused = True
+        self._enter("paused", self.trainer.step, "the GPU is out of memory")
+
     def _preview(self) -> int:
         try:
-            drawn = self.trainer.draw_previews()
+            from acrf_engine.training.previews import draw_previews
+
+            drawn = draw_previews(self.trainer)
         except Exception as error:
             log.exception("preview")
             self.report(WarningEvent(clip_text(f"preview failed, training goes on: {error}"), self.trainer.step))

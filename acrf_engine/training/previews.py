@@ -1,0 +1,57 @@
+"""Previews of a run in training: each prompt with the LoRA, beside the same seed without it."""
+
+from __future__ import annotations
+
+import time
+
+from acrf_engine.model import lora
+from acrf_engine.model.zimage import free_memory, load_vae
+from acrf_engine.preview.sampling import sample, save_picture
+from acrf_engine.protocol import Preview, clip_text
+from acrf_engine.training.trainer import Trainer
+
+
+def draw_previews(trainer: Trainer) -> list[Preview]:
+    """A picture of every prompt with the LoRA, and once per run without it."""
+    config, prepared = trainer.config.preview, trainer.prepared
+    vae = load_vae(prepared.checkpoint, prepared.device)
+    folder = trainer.folder.samples
+    side = (prepared.resolution, prepared.resolution)
+    previews = []
+    prepared.transformer.eval()
+    try:
+        for index, prompt in enumerate(prepared.prompts):
+            started = time.perf_counter()
+            paths = {
+                True: folder / f"step-{trainer.step:06d}" / f"{index:02d}.png",
+                False: folder / "without-lora" / f"{index:02d}.png",
+            }
+            for active, path in paths.items():
+                if active or not path.exists():
+                    lora.set_active(prepared.transformer, active)
+                    picture = sample(
+                        prepared.checkpoint,
+                        prepared.transformer,
+                        vae,
+                        prepared.dataset.captions[prompt],
+                        steps=config.steps,
+                        seed=config.seed,
+                        side=side,
+                    )
+                    save_picture(picture, path)
+            previews.append(
+                Preview(
+                    trainer.step,
+                    clip_text(prompt, 500),
+                    str(paths[True]),
+                    str(paths[False]),
+                    config.seed,
+                    config.steps,
+                    time.perf_counter() - started,
+                )
+            )
+    finally:
+        lora.set_active(prepared.transformer, True)
+        del vae
+        free_memory()
+    return previews
