@@ -180,6 +180,14 @@ class RunConfig(Group):
     """Side in pixels of a square of the training pictures' area; `auto` is the model's own."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of everything random."""
+    restarts: int = Field(0, ge=0, le=100)
+    """Start the worker again this often when it dies; given up when it dies twice at the same step."""
+    hang_timeout: int = Field(0, ge=0, le=86_400)
+    """Seconds without a step after which a running worker counts as hung and is killed; 0: only warn."""
+    on_finish: str = Field("", max_length=4000)
+    """Shell command to run when the run has finished; its output goes to the log. ACRF_RUN is the run's folder."""
+    on_failure: str = Field("", max_length=4000)
+    """Shell command to run when the run has failed or was interrupted for good."""
     loss: LossConfig = LossConfig()
     anchors: AnchorConfig = AnchorConfig()
     lora: LoraConfig = LoraConfig()

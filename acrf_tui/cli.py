@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     _training_options(train)
     train.set_defaults(handler=_train)
 
-    resume = commands.add_parser("resume", help="continue a stopped, failed or interrupted run, or extend a finished one")
+    resume = commands.add_parser(
+        "resume", help="continue a stopped, failed or interrupted run, or extend a finished one"
+    )
     resume.add_argument("run")
     _training_options(resume, name=False)
     resume.add_argument("--epochs", type=int, metavar="N", help="extend to this many epochs")
@@ -89,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "name", choices=("pause", "resume", "checkpoint", "preview", "stop", "free-vram", "reload", "set")
     )
     control.add_argument("setting", nargs="?", metavar="KEY=VALUE")
+    control.add_argument("--ramp", type=int, default=0, metavar="N", help="with set learning_rate: over N steps")
     _runs_option(control)
     control.set_defaults(handler=_control)
 
@@ -282,6 +285,8 @@ def _control(args: argparse.Namespace) -> int:
         if not separator:
             raise RunError("control RUN set: expected KEY=VALUE, such as learning_rate=5e-5")
         extra = {"key": key.strip(), "value": value.strip()}
+        if args.ramp:
+            extra["ramp"] = args.ramp
     elif args.setting:
         raise RunError(f"control RUN {args.name}: takes no value, got {args.setting!r}")
     try:

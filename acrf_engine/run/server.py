@@ -126,11 +126,16 @@ class Server:
             return {"error": f"unknown command {name!r} (one of {', '.join(COMMANDS)})"}
         identity = f"c{next(self._numbers)}-{os.urandom(3).hex()}"
         supervisor.send(Command(name, identity, args))
+        attempt = supervisor.status.attempt
+
+        def answered() -> bool:
+            return identity in supervisor.acks or supervisor.ended or supervisor.status.attempt != attempt
+
         with supervisor.arrived:
-            supervisor.arrived.wait_for(lambda: identity in supervisor.acks or supervisor.ended, ACK_PATIENCE_S)
-            ack = supervisor.acks.get(identity)
+            supervisor.arrived.wait_for(answered, ACK_PATIENCE_S)
+            ack = supervisor.acks.pop(identity, None)
         if ack is None:
-            return {"error": "the run ended before the command took effect"}
+            return {"error": "the worker ended before the command took effect"}
         return {"ack": ack}
 
     def drain(self, patience_s: float) -> None:

@@ -21,13 +21,14 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from acrf_engine.protocol import Command, Event, Failed, StateChanged, to_wire
-from acrf_engine.run.folder import RunError, RunFolder, Status
+from acrf_engine.protocol import Command, Event, Failed, StateChanged, WarningEvent, clip_text, to_wire
+from acrf_engine.run.deaths import count_oom_kills, describe_exit, process_token, wait_for_orphan
+from acrf_engine.run.folder import RunError, RunFolder
 from acrf_engine.run.hardware import GpuReader, sample
 from acrf_engine.run.link import QUEUE_EVENTS
+from acrf_engine.run.policy import read_policy, run_hook
 from acrf_engine.run.server import Server
 from acrf_engine.run.telemetry import TelemetryWriter
 
@@ -38,7 +39,8 @@ STATUS_PERIOD_S = 0.25
 HARDWARE_PERIOD_S = 1.0
 LINGER_S = 2.0
 RING_EVENTS = 4096
-ORPHAN_PATIENCE_S = 60.0
+MAX_BACKOFF_S = 60.0
+HANG_WARNING_S = 120.0
 
 log = logging.getLogger("acrf.supervisor")
 
@@ -60,44 +62,39 @@ class Supervisor:
         self.arrived = threading.Condition()
         self.acks: dict[str, dict[str, Any]] = {}
         self.ended = False
-        self.outcome: dict[str, Any] | None = None
+        self._outcome: dict[str, Any] | None = None
+        self.policy = read_policy(folder)
         self._spawn = multiprocessing.get_context("spawn")
-        self.events: Any = self._spawn.Queue(QUEUE_EVENTS)
-        self.commands: Any = self._spawn.Queue()
-        self.worker: multiprocessing.process.BaseProcess | None = None
+        self.events: Any = None
+        self.commands: Any = None
+        self._restarts = 0
+        self._died_at: set[int] = set()
         self._gpus = GpuReader()
         self._started = time.monotonic()
         self._elapsed_before = self.status.elapsed_s
         self._step_times: deque[float] = deque(maxlen=50)
         self._stop_asked = threading.Event()
         self._said: set[str] = set()
+        self._last_sign = time.monotonic()
+        self._hang_warned = False
 
     def run(self) -> int:
         """Supervise until the worker has ended. Returns 0, or 1 where the run failed or was interrupted."""
         signal.signal(signal.SIGTERM, lambda *_: self._stop_asked.set())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        self.status.state = "starting"
-        self.status.error = None
         self.status.supervisor_pid = os.getpid()
-        self.status.worker_pid = None
-        self.status.attempt += 1
+        self._enter_attempt()
         server = Server(self)
         server.start()
         self.folder.write_status(self.status)
-        self.emit(StateChanged("starting", self.status.step, self.status.total_steps, attempt=self.status.attempt))
-        self.worker = self._spawn.Process(
-            target=enter_worker,
-            args=(str(self.folder.path), self.events, self.commands, os.getpid()),
-            name=f"acrf-worker-{self.folder.name}",
-        )
-        self.worker.start()
-        self.status.worker_pid = self.worker.pid
-        self.status.start_token = process_token(self.worker.pid)
         threading.Thread(target=self._watch_hardware, name="hardware", daemon=True).start()
         try:
-            self._follow(self.worker)
-            self._conclude(self.worker)
+            last = self._attempt()
+            while self._try_again(last):
+                self._enter_attempt()
+                last = self._attempt()
+            self._conclude(last)
         finally:
             with self.arrived:
                 self.ended = True
@@ -109,14 +106,16 @@ class Supervisor:
 
     def _follow(self, worker: multiprocessing.process.BaseProcess) -> None:
         next_status = 0.0
+        stop_sent = False
         while True:
             alive = worker.is_alive()
             if not self._take(STATUS_PERIOD_S / 2) and not alive:
                 return
-            if self._stop_asked.is_set():
-                self._stop_asked.clear()
+            if self._stop_asked.is_set() and not stop_sent:
+                stop_sent = True
                 self.send(Command("stop", "supervisor-signal"))
             now = time.monotonic()
+            self._watch_for_hang(worker, now)
             if now >= next_status:
                 self.status.elapsed_s = self._elapsed_before + now - self._started
                 self._write_status()
@@ -164,6 +163,8 @@ class Supervisor:
 
     def _receive(self, body: dict[str, Any]) -> None:
         kind = body["type"]
+        self._last_sign = time.monotonic()
+        self._hang_warned = False
         if kind == "step":
             self.status.step = body["step"]
             self.status.total_steps = body["total_steps"]
@@ -178,7 +179,7 @@ class Supervisor:
         elif kind == "checkpoint":
             self.status.last_checkpoint = body["path"]
         elif kind in ("finished", "stopped", "failed"):
-            self.outcome = body
+            self._outcome = body
             return  # the last event is emitted when the process has ended too
         self._publish(body)
 
@@ -202,18 +203,75 @@ class Supervisor:
         """Hand a command to the worker; it acts at the next step boundary."""
         self.commands.put({"name": command.name, "id": command.id, "args": command.args})
 
-    def _conclude(self, worker: multiprocessing.process.BaseProcess) -> None:
+    def _enter_attempt(self) -> None:
+        self.status.state = "starting"
+        self.status.error = None
+        self.status.worker_pid = None
+        self.status.attempt += 1
+        # A queue whose reader or writer was killed may stay locked for ever: every attempt gets a new pair.
+        self.events = self._spawn.Queue(QUEUE_EVENTS)
+        self.commands = self._spawn.Queue()
+        self._outcome = None
+
+    def _attempt(self) -> dict[str, Any]:
+        """Start a worker and follow it to its end. Returns its last event, or one that says how it died."""
+        self.emit(StateChanged("starting", self.status.step, self.status.total_steps, attempt=self.status.attempt))
+        oom_kills = count_oom_kills()
+        worker = self._spawn.Process(
+            target=enter_worker,
+            args=(str(self.folder.path), self.events, self.commands, os.getpid()),
+            name=f"acrf-worker-{self.folder.name}",
+        )
+        worker.start()
+        self.status.worker_pid = worker.pid
+        self.status.start_token = process_token(worker.pid)
+        self._last_sign = time.monotonic()
+        self._follow(worker)
         worker.join()
-        code = worker.exitcode
         self.status.worker_pid = None
         self.status.eta_s = None
-        last = self.outcome
-        if last is None:
-            self.status.state = "interrupted"
-            self.status.error = describe_exit(code)
-            last = to_wire(Failed(self.status.step, self.status.error, kind="interrupted"))
-        elif last["type"] == "failed":
-            self.status.state = "failed"
+        if self._outcome is not None:
+            return self._outcome
+        reason = describe_exit(worker.exitcode, out_of_memory=count_oom_kills() > oom_kills)
+        return to_wire(Failed(self.status.step, reason, kind="interrupted"))
+
+    def _try_again(self, last: dict[str, Any]) -> bool:
+        """Whether to start the worker again, by `restarts`; waits a little longer each time."""
+        if last["type"] != "failed" or last["kind"] == "data" or self._stop_asked.is_set():
+            return False
+        if self._restarts >= self.policy.restarts or self.status.step in self._died_at:
+            return False
+        self._died_at.add(self.status.step)
+        self._restarts += 1
+        wait_s = min(2.0**self._restarts, MAX_BACKOFF_S)
+        self.emit(
+            WarningEvent(
+                clip_text(
+                    f"{last['error']}; starting again in {wait_s:.0f} s ({self._restarts} of {self.policy.restarts})"
+                ),
+                self.status.step,
+            )
+        )
+        return not self._stop_asked.wait(wait_s)
+
+    def _watch_for_hang(self, worker: multiprocessing.process.BaseProcess, now: float) -> None:
+        if self.status.state != "running" or not self._step_times:
+            return
+        silence = now - self._last_sign
+        usual = sorted(self._step_times)[len(self._step_times) // 2]
+        if silence > max(HANG_WARNING_S, 20 * usual) and not self._hang_warned:
+            self._hang_warned = True
+            self.emit(
+                WarningEvent(f"no step for {silence:.0f} s: the worker may hang (see worker.log)", self.status.step)
+            )
+        if self.policy.hang_timeout and silence > self.policy.hang_timeout:
+            log.error("killing the worker: no sign of life for %.0f s", silence)
+            worker.kill()
+            worker.join()
+
+    def _conclude(self, last: dict[str, Any]) -> None:
+        if last["type"] == "failed":
+            self.status.state = "interrupted" if last["kind"] == "interrupted" else "failed"
             self.status.error = last["error"]
         else:
             self.status.state = last["type"]
@@ -237,42 +295,6 @@ class Supervisor:
         self._write_status()
 
 
-def describe_exit(code: int | None) -> str:
-    """How the worker went, in words a user can act on."""
-    if code is None:
-        return "the worker's exit status is unknown"
-    if code == -signal.SIGKILL:
-        return "the worker was killed (SIGKILL: out of memory, or kill -9); continue with `acrf-tui resume`"
-    if code < 0:
-        return f"the worker died of {signal.Signals(-code).name}; see worker.log, continue with `acrf-tui resume`"
-    return f"the worker ended with status {code} without a word; see worker.log"
-
-
-def wait_for_orphan(status: Status) -> None:
-    """Let the worker of a dead supervisor finish its last checkpoint: two workers must never share a run."""
-    pid = status.worker_pid
-    if pid is None or not status.start_token:
-        return
-    end = time.monotonic() + ORPHAN_PATIENCE_S
-    while process_token(pid) == status.start_token:
-        if time.monotonic() > end:
-            log.warning(
-                "killing worker %s of an earlier supervisor: it did not end within %.0f s", pid, ORPHAN_PATIENCE_S
-            )
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(0.1)
-
-
-def process_token(pid: int | None) -> str:
-    """What tells a process from a later one with the same pid: boot id and start time. Empty where it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
-    return "" if stat[0] == "Z" else f"{boot}:{stat[19]}"
-
-
 def main(argv: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     folder = RunFolder(argv[0])
@@ -282,7 +304,8 @@ def main(argv: list[str]) -> int:
             status = folder.recorded_status()
             wait_for_orphan(status)
             try:
-                return Supervisor(folder).run()
+                supervisor = Supervisor(folder)
+                code = supervisor.run()
             except Exception as error:
                 traceback.print_exc()
                 status = folder.recorded_status()
@@ -290,6 +313,8 @@ def main(argv: list[str]) -> int:
                 status.supervisor_pid = status.worker_pid = None
                 folder.write_status(status)
                 return 1
+        run_hook(supervisor.policy, folder, supervisor.status.state)
+        return code
     except RunError as error:
         print(f"acrf-tui: {error}", file=sys.stderr)
         return 2

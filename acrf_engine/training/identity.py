@@ -11,7 +11,9 @@ import torch
 from acrf_engine.config import RunConfig
 from acrf_engine.protocol import SETTABLE
 
-FREE_AFTER_START = ("epochs", "steps", "checkpoint", "preview", "safety")
+FREE_AFTER_START = (
+    "epochs", "steps", "checkpoint", "preview", "safety", "restarts", "hang_timeout", "on_finish", "on_failure"
+)  # fmt: skip
 """Config keys that may differ when a run is resumed; the live settings may differ too."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -40,6 +41,20 @@ def schedule_share(config: RunConfig, step: int, total_steps: int) -> float:
             if progress >= 1.0:
                 return 0.0
             return 0.5 * (1 + math.cos(math.pi * (progress * config.schedule.cycles % 1.0)))
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A change of the peak rate spread over `steps` updates from update `start` on, so that the loss does not jump."""
+
+    start: int
+    steps: int
+    previous: float
+
+    def peak(self, target: float, step: int) -> float:
+        """The peak at update `step` on the way from `previous` to `target`."""
+        share = min(1.0, (step - self.start + 1) / self.steps)
+        return self.previous + (target - self.previous) * share
 
 
 def learning_rate(config: RunConfig, peak: float, step: int, total_steps: int) -> float:

@@ -8,6 +8,7 @@ between steps.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 import time
@@ -30,7 +31,7 @@ from acrf_engine.run.folder import RunFolder
 from acrf_engine.training import checkpoint as checkpoints
 from acrf_engine.training.balance import AnchorBalance
 from acrf_engine.training.identity import changed_keys, environment
-from acrf_engine.training.optim import learning_rate, make_optimizer
+from acrf_engine.training.optim import Ramp, learning_rate, make_optimizer
 from acrf_engine.training.preparation import Prepared, Report, to_device
 
 
@@ -74,6 +75,7 @@ class Trainer:
         self.method = prepared.method
         self.settings = Settings.of(config)
         self.balance = AnchorBalance.of(len(self.method.anchors_K))
+        self.ramp: Ramp | None = None
         self.step = 0
         self.micro_step = 0
         per_epoch = prepared.plan.batches_per_epoch
@@ -112,7 +114,7 @@ class Trainer:
         grad_norm = self.accelerator.clip_grad_norm_(self.prepared.trainable, limit)
         measured = _Measured.of(micros, grad_norm)  # the step's only wait for the device
         self._require_finite(measured, pictures)
-        rate = learning_rate(self.config, self.settings.learning_rate, self.step, self.total_steps)
+        rate = learning_rate(self.config, self.peak_rate(), self.step, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -139,6 +141,11 @@ class Trainer:
             weights=measured.weights,
             losses=measured.losses,
         )
+
+    def peak_rate(self) -> float:
+        """The schedule's highest rate at the next update: the setting, or where a ramp to it stands."""
+        target = self.settings.learning_rate
+        return self.ramp.peak(target, self.step) if self.ramp is not None else target
 
     def skip_step(self) -> None:
         """Leave out the next step's micro-batches; `step` counts updates and stays."""
@@ -225,6 +232,7 @@ class Trainer:
             "step": self.step,
             "micro_step": self.micro_step,
             "settings": vars(self.settings),
+            "ramp": None if self.ramp is None else dataclasses.asdict(self.ramp),
             "balance": self.balance.state(),
             "anchors": self.method.anchors_K.tolist(),
             "config": self.config.model_dump(mode="json"),
@@ -240,6 +248,7 @@ class Trainer:
         self.forget_gradients()
         self._restore(found[1])
         self.settings = Settings(**found[1].state["settings"])
+        self.ramp = None
         return True
 
     def _restore(self, snapshot: checkpoints.Snapshot) -> None:
@@ -255,6 +264,8 @@ class Trainer:
         now = vars(self.settings)
         kept = {name: value if value != getattr(before, name) else getattr(live, name) for name, value in now.items()}
         self.settings = Settings(**kept)
+        ramp = snapshot.state["ramp"]
+        self.ramp = Ramp(**ramp) if ramp and now["learning_rate"] == before.learning_rate else None
 
     def _check_identity(self, path: Path, snapshot: checkpoints.Snapshot) -> None:
         """Raises CheckpointError, by name, where config or data are not those of the checkpoint."""

@@ -197,19 +197,26 @@ class Worker:
             )
             return
         try:
-            values = self._current_values()
-            config = build_config(values, name="set", overrides=[f"{key}={text}"])
-        except ConfigError as error:
+            ramp = int(command.args.get("ramp", 0))
+            if ramp < 0 or (ramp and key != "learning_rate"):
+                raise ConfigError("a ramp takes a number of steps, and only learning_rate has one")
+            config = build_config(self._current_values(), name="set", overrides=[f"{key}={text}"])
+        except (ConfigError, ValueError, TypeError) as error:
             self._acknowledge(command, str(error).removeprefix("--set: "), ok=False)
             return
+        from acrf_engine.training.optim import Ramp
         from acrf_engine.training.trainer import Settings
+
+        if key == "learning_rate":
+            self.trainer.ramp = Ramp(self.trainer.step, ramp, self.trainer.peak_rate()) if ramp else None
 
         previous, self.trainer.settings = self.trainer.settings, Settings.of(config)
         name = key.rpartition(".")[2]
         old, new = getattr(previous, name), getattr(self.trainer.settings, name)
         self._acknowledge(
             command,
-            f"{key} {old:g} -> {new:g}, from step {self.trainer.step + 1} on",
+            f"{key} {old:g} -> {new:g}, from step {self.trainer.step + 1} on"
+            + (f", over {ramp} steps" if ramp else ""),
             key=key,
             value=new,
             previous=old,
