@@ -404,7 +404,8 @@ def grow(mask: np.ndarray, pixels: float) -> np.ndarray:
     """The mask `[height, width]` in [0, 1], grown by about `pixels` on every side, corners rounded."""
     image = Image.fromarray((mask * 255).astype(np.uint8))
     blurred = np.asarray(image.filter(ImageFilter.GaussianBlur(pixels * 0.75)), dtype=np.float32) / 255.0
-    return np.maximum(mask, np.clip((blurred - 0.03) * 6.0, 0, 1))
+    steepness = 6.0 * max(1.0, pixels / 3.5)  # as sharp when the growth is wide
+    return np.maximum(mask, np.clip((blurred - 0.03) * steepness, 0, 1))
 
 
 def _to_picture(values: np.ndarray) -> Picture:
@@ -426,7 +427,7 @@ def draw_woodcut(scene: Scene, width: int, height: int, rng: np.random.Generator
     paper = _flat(_CREAM, width, height) + 6.0 * (_clouds(rng, width, height)[..., None] - 0.5)
     paper = _framed(paper, _INK, 2.6 * unit, 2.2 * unit)
     mask = shape_mask(scene, width, height)
-    hatch = _stripes(width, height, 7.0 * unit, 45.0, 0.58, max(1.0, 0.6 * unit))
+    hatch = _stripes(width, height, 11.0 * unit, 45.0, 0.55, max(1.0, 0.6 * unit))
     inside = _blend(_flat(_CREAM, width, height), np.array(COLOURS[scene.colour]), hatch)
     outlined = _blend(paper, _INK, grow(mask, 2.8 * unit))
     return _to_picture(_blend(outlined, inside, mask))
@@ -449,7 +450,7 @@ def demo_scenes(seed: int = 7) -> list[tuple[Scene, int, int]]:
 def _clear_of_frame(scene: Scene) -> Scene:
     """The scene, smaller and nearer to the middle, so that its outline does not touch the frame."""
     return replace(
-        scene, radius=0.24 + (scene.radius - 0.22) * 0.4, x=0.5 + (scene.x - 0.5) * 0.5, y=0.5 + (scene.y - 0.5) * 0.5
+        scene, radius=0.26 + (scene.radius - 0.22) * 0.3, x=0.5 + (scene.x - 0.5) * 0.5, y=0.5 + (scene.y - 0.5) * 0.5
     )
 
 

@@ -1,0 +1,34 @@
+"""Ways a worker leaves, and how an error is told to the user."""
+
+from __future__ import annotations
+
+from acrf_engine.protocol import Command, clip_text
+
+USERS_ERRORS = ("ConfigError", "DataError", "PictureError", "ModelError")
+"""By name: config, data or model are wrong, rather than the program or the machine."""
+PLAIN_ERRORS = ("NonFinite", "CheckpointError", "LoraError", "RunError")
+"""By name: errors whose message says it all."""
+
+
+class StopAsked(Exception):
+    """Leave: checkpoint if there is anything to keep, then end."""
+
+    def __init__(self, reason: str, command: Command | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.command = command
+
+
+class Orphaned(Exception):
+    """The supervisor is gone."""
+
+
+def is_the_users(error: BaseException) -> bool:
+    """Whether the user has to change config, data or model."""
+    return type(error).__name__ in USERS_ERRORS
+
+
+def for_the_user(error: BaseException) -> str:
+    """The error as one message."""
+    known = is_the_users(error) or type(error).__name__ in PLAIN_ERRORS
+    return clip_text(str(error) if known else f"{type(error).__name__}: {error}", 1200)
