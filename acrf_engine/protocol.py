@@ -237,6 +237,7 @@ class Ack(Event):
     key: str = ""
     value: float | None = None
     previous: float | None = None
+    ramp: int = 0
 
 
 @dataclass(frozen=True, slots=True)

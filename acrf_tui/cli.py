@@ -1,4 +1,4 @@
-"""The command line. Parses, finds runs and configs, and starts what is asked; nothing heavy is imported until needed."""
+"""The command line: parses, finds runs and configs, and starts what is asked; nothing heavy is imported until needed."""
 
 from __future__ import annotations
 
@@ -101,6 +101,15 @@ def _parser() -> argparse.ArgumentParser:
     _runs_option(logs)
     logs.set_defaults(handler=_logs)
 
+    replay = commands.add_parser("replay", help="repeat an ended run from its config and journal, to the same weights")
+    replay.add_argument("run")
+    replay.add_argument("--headless", action="store_true", help="no app: progress lines on stderr")
+    replay.add_argument("--json", action="store_true", help="with --headless: one JSON object per event on stdout")
+    replay.add_argument("--name", help="the new run's name")
+    _runs_option(replay)
+    _app_options(replay)
+    replay.set_defaults(handler=_replay)
+
     check = commands.add_parser("check", help="what a config will do and whether it can; trains nothing")
     check.add_argument("config", type=Path)
     check.add_argument("--json", action="store_true")
@@ -183,6 +192,8 @@ def _start(args: argparse.Namespace, config_path: Path, stem: str) -> int:
         overrides.append(f"steps={args.steps}")
     config = absolute(load_config(config_path, overrides))
     runs_dir = _runs_dir(args)
+    if config_path.name == "config.yaml" and (config_path.parent / "status.json").exists():
+        stem = config_path.absolute().parent.name  # the config of a run folder: repeat that run
     folder = create_run(runs_dir, args.name or fresh_name(runs_dir, stem), dump(config), config.steps or 0)
     return _go(args, folder)
 
@@ -212,6 +223,14 @@ def _resume(args: argparse.Namespace) -> int:
     if overrides:
         write_private(folder.config, dump(absolute(config)))
     return _go(args, folder)
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from acrf_engine.run.replay import create_replay
+
+    _require_terminal_or_headless(args)
+    runs_dir = _runs_dir(args)
+    return _go(args, create_replay(find_run(args.run, runs_dir), runs_dir, args.name))
 
 
 def _go(args: argparse.Namespace, folder: RunFolder) -> int:

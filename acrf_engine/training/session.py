@@ -27,6 +27,7 @@ from acrf_engine.protocol import (
     clip_text,
 )
 from acrf_engine.run.link import Inbox
+from acrf_engine.run.replay import read_script
 from acrf_engine.training.ending import Orphaned, StopAsked
 from acrf_engine.training.optim import Ramp
 from acrf_engine.training.parking import park, unpark
@@ -63,6 +64,7 @@ class Session:
         self._inbox = inbox
         self._watch = watch
         self._waiting = waiting
+        self._script = read_script(trainer.folder)
 
     def run(self) -> Event:
         """Train to the end. Returns the last event; raises Orphaned after a last checkpoint."""
@@ -90,6 +92,7 @@ class Session:
         next_memory = 0.0
         while trainer.step < trainer.total_steps:
             self._obey()
+            self._follow_script()
             try:
                 taken = recovery.step()
             except OutOfMemory as error:
@@ -196,18 +199,10 @@ class Session:
             return
         try:
             ramp = int(command.args.get("ramp", 0))
-            if ramp < 0 or (ramp and key != "learning_rate"):
-                raise ConfigError("a ramp takes a number of steps, and only learning_rate has one")
-            config = build_config(self._current_values(), name="set", overrides=[f"{key}={text}"])
+            old, new = self._change(key, text, ramp)
         except (ConfigError, ValueError, TypeError) as error:
             self.acknowledge(command, str(error).removeprefix("--set: "), ok=False)
             return
-        if key == "learning_rate":
-            self.trainer.ramp = Ramp(self.trainer.step, ramp, self.trainer.peak_rate()) if ramp else None
-
-        previous, self.trainer.settings = self.trainer.settings, Settings.of(config)
-        name = key.rpartition(".")[2]
-        old, new = getattr(previous, name), getattr(self.trainer.settings, name)
         self.acknowledge(
             command,
             f"{key} {old:g} -> {new:g}, from step {self.trainer.step + 1} on"
@@ -215,7 +210,31 @@ class Session:
             key=key,
             value=new,
             previous=old,
+            ramp=ramp,
         )
+
+    def _change(self, key: str, text: str, ramp: int) -> tuple[float, float]:
+        """Change a live setting; returns the old and the new value. Raises ConfigError, with nothing changed."""
+        if ramp < 0 or (ramp and key != "learning_rate"):
+            raise ConfigError("a ramp takes a number of steps, and only learning_rate has one")
+        config = build_config(self._current_values(), name="set", overrides=[f"{key}={text}"])
+        if key == "learning_rate":
+            self.trainer.ramp = Ramp(self.trainer.step, ramp, self.trainer.peak_rate()) if ramp else None
+        previous, self.trainer.settings = self.trainer.settings, Settings.of(config)
+        name = key.rpartition(".")[2]
+        return getattr(previous, name), getattr(self.trainer.settings, name)
+
+    def _follow_script(self) -> None:
+        """In a replay: repeat what was set after this step, and stop where the original ended."""
+        if self._script is None:
+            return
+        for change in self._script.changes:
+            if change.step == self.trainer.step:
+                self._set(
+                    Command("set", "replay", {"key": change.key, "value": repr(change.value), "ramp": change.ramp})
+                )
+        if self.trainer.step >= self._script.until and self.trainer.step < self.trainer.total_steps:
+            raise StopAsked("the replayed run ended here")
 
     def _current_values(self) -> dict[str, Any]:
         """The config as plain values, with the live settings in place."""

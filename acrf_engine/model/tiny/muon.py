@@ -52,11 +52,14 @@ def _by_shape(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Matrices `[N, rows, columns]` with the same singular vectors and singular values of roughly 1 (0.7 to 1.2)."""
+    """Matrices `[N, rows, columns]` with the same singular vectors and singular values of roughly 1 (0.7 to 1.2).
+
+    Computed in bfloat16, whose rounding is far below that spread; given back in the type of `matrices`.
+    """
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
+    x = (matrices.mT if tall else matrices).bfloat16()
     x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
         x = 3.4445 * x + (2.0315 * gram @ gram - 4.7750 * gram) @ x
-    return x.mT if tall else x
+    return (x.mT if tall else x).to(matrices.dtype)
