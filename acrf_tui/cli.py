@@ -1,4 +1,4 @@
-"""The command line: parses, finds runs and configs, and starts what is asked; nothing heavy is imported until needed."""
+"""The command line: parses, finds runs and configs, starts what is asked; imports nothing heavy until needed."""
 
 from __future__ import annotations
 
