@@ -1,0 +1,143 @@
+"""The engine's own cost: the trainer's step beside a bare loop, and AC-RF's sampling and weighting beside a step."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+BLOCKS, STEPS_PER_BLOCK = 15, 6
+
+
+def measure() -> Iterator[dict[str, Any]]:
+    """Rows of the table."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    from acrf_engine.config import RunConfig
+    from acrf_engine.method.sampling import Deck, jittered
+    from acrf_engine.method.weighting import min_snr_weight
+    from acrf_engine.run.folder import RunFolder
+    from acrf_engine.training.preparation import prepare
+    from acrf_engine.training.trainer import Trainer
+    from acrf_engine.training.worker import training_threads
+
+    torch.set_num_threads(training_threads())
+    config = RunConfig(epochs=100_000, batch_size=4, gradient_accumulation=1)
+
+    def nothing(*_: Any) -> None:
+        return None
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(config, RunFolder(Path(folder)), _full_batches(prepare(config, nothing, nothing)), nothing)
+        bare = _bare_step(trainer)
+        pairs = _alternate(trainer.train_step, bare)
+        ratios = [ours / theirs for ours, theirs in pairs]
+        step_s = statistics.median(ours for ours, _ in pairs)
+        low, high = _interval(ratios)
+        ratio = statistics.median(ratios)
+        yield {
+            "what": "engine: step / bare loop of the same step, batch 4",
+            "measured": f"{ratio:.3f} [{low:.3f}, {high:.3f}]",
+            "value": ratio,
+            "bound": "1.03",
+            "ok": ratio <= 1.03,
+        }
+
+        anchors = trainer.method.anchors_K
+        deck = Deck.of_batch(4, len(anchors), 0)
+
+        def sampling(draw: int) -> None:
+            sigma = jittered(anchors, deck.at(draw), 0.02, "uniform", 0, draw)
+            min_snr_weight(sigma, 5.0)
+
+        cost_s = _median_time(sampling, 3000)
+        share = cost_s / step_s
+        yield {
+            "what": "engine: AC-RF sampling and weighting / step, tiny model",
+            "measured": f"{share:.2%} ({cost_s * 1e6:.0f} us)",
+            "value": share,
+            "bound": "0.40%",
+            "ok": share <= 0.004,
+        }
+
+
+def _full_batches(prepared: Any) -> Any:
+    """Only full batches of square pictures, so that both loops do the same work."""
+    from acrf_engine.data.batches import BatchPlan
+    from acrf_engine.method.sampling import Deck
+
+    square = [example for example in prepared.dataset.examples if example.bucket[0] == example.bucket[1]][:12]
+    prepared.dataset = dataclasses.replace(prepared.dataset, examples=tuple(square))
+    prepared.plan = BatchPlan([example.bucket for example in square], [1] * len(square), 4, 0)
+    prepared.method.deck = Deck.of_batch(4, len(prepared.method.anchors_K), 0)
+    return prepared
+
+
+def _bare_step(trainer: Any) -> Callable[[], Any]:
+    """The same update written plainly: no events, no checks, no commands, its own random draws."""
+    import torch
+
+    from acrf_engine.method.losses import composite
+    from acrf_engine.method.weighting import min_snr_weight
+
+    transformer, square = trainer.prepared.transformer, trainer.prepared.dataset.examples[:4]
+    latents = torch.stack([example.latent_CHW for example in square])
+    captions = [example.caption_LD for example in square]
+    parameters = trainer.prepared.trainable
+    optimizer = type(trainer.optimizer.optimizer)(parameters, lr=1e-6)
+
+    def step() -> None:
+        sigma = trainer.method.anchors_K[torch.randperm(10)[:4]].clamp(0.001, 0.999)
+        noise = torch.randn_like(latents)
+        mix = sigma.view(-1, 1, 1, 1)
+        x = mix * noise + (1 - mix) * latents
+        output = transformer(list(x.unsqueeze(2).unbind(0)), 1 - sigma, captions, return_dict=False)[0]
+        prediction = -torch.stack(output).squeeze(2)
+        loss = (min_snr_weight(sigma, 5.0) * composite(prediction, noise - latents).composite_B).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.item()
+
+    return step
+
+
+def _alternate(first: Callable[[], Any], second: Callable[[], Any]) -> list[tuple[float, float]]:
+    """Seconds a step of both, in alternating short blocks, so that the machine's moods hit both."""
+    for _ in range(4):
+        first()
+        second()
+    return [(_block(first), _block(second)) for _ in range(BLOCKS)]
+
+
+def _block(step: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(STEPS_PER_BLOCK):
+        begin = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def _median_time(call: Callable[[int], None], count: int) -> float:
+    times = []
+    for index in range(count):
+        begin = time.perf_counter()
+        call(index)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def _interval(values: list[float]) -> tuple[float, float]:
+    """A 95 % interval of the median, from order statistics."""
+    ordered = sorted(values)
+    margin = round(0.98 * len(ordered) ** 0.5)
+    middle = len(ordered) // 2
+    return ordered[max(0, middle - margin)], ordered[min(len(ordered) - 1, middle + margin)]
