@@ -136,11 +136,16 @@ def save_lora(path: Path, tensors: dict[str, Tensor], alpha: float, metadata: di
     return write_verified(path, to_diffusers(tensors, alpha), metadata)
 
 
-def write_verified(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> int:
-    """`save_lora` for tensors that are already in the format of the file."""
+def require_finite(tensors: dict[str, Tensor]) -> None:
+    """Raises LoraError, naming the first, where a tensor holds NaN or infinity."""
     bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
     if bad:
-        raise LoraError(f"{path}: {len(bad)} LoRA tensors are not finite, first {bad[0]} (not saved)")
+        raise LoraError(f"{len(bad)} LoRA tensors are not finite, first {bad[0]} (nothing is saved)")
+
+
+def write_verified(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> int:
+    """`save_lora` for tensors that are already in the format of the file."""
+    require_finite(tensors)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

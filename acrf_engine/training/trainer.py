@@ -202,6 +202,7 @@ class Trainer:
         """Checkpoint and LoRA file of the present step. Raises CheckpointError or LoraError; training can go on."""
         started = time.perf_counter()
         tensors = lora.weights(self.prepared.transformer)
+        lora.require_finite(tensors)  # a checkpoint with NaN in it would be one to resume from
         path, size = checkpoints.write(
             self.folder.checkpoints,
             self.step,
@@ -264,7 +265,7 @@ class Trainer:
         now = vars(self.settings)
         kept = {name: value if value != getattr(before, name) else getattr(live, name) for name, value in now.items()}
         self.settings = Settings(**kept)
-        ramp = snapshot.state["ramp"]
+        ramp = snapshot.state.get("ramp")
         self.ramp = Ramp(**ramp) if ramp and now["learning_rate"] == before.learning_rate else None
 
     def _check_identity(self, path: Path, snapshot: checkpoints.Snapshot) -> None:
