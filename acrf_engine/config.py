@@ -121,6 +121,8 @@ class CheckpointConfig(Group):
     """Save a checkpoint and a LoRA every this many steps; 0: only at the end and when asked."""
     keep: int = Field(3, ge=2, le=1000)
     """Keep the newest this many checkpoints (LoRA files are all kept)."""
+    on_error: Literal["continue", "pause"] = "continue"
+    """When a checkpoint cannot be written (a full disk): train on and try again, or pause until there is room."""
 
 
 class MemoryConfig(Group):

@@ -15,6 +15,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+PROTOCOL_VERSION = 1
+"""Raised when an older app could misunderstand a command; reading stays possible across versions."""
+
 MAX_EVENT_BYTES = 4000
 """An encoded event stays below this: a pipe takes a write of up to 4,096 bytes whole or not at all."""
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.protocol import Ack, Event, from_wire
+from acrf_engine import __version__
+from acrf_engine.protocol import PROTOCOL_VERSION, Ack, Event, from_wire
 from acrf_engine.run.folder import RunError, RunFolder, remember
 from acrf_engine.run.link import Connection, read_socket_path
 from acrf_engine.run.telemetry import History, TelemetryReader
@@ -91,6 +92,12 @@ class Run:
             state = self.run_folder.read_status().state
             raise ConnectionError(f"run {self.name} is {state}: there is no worker to command") from None
         with contextlib.closing(connection):
+            hello = connection.ask({"op": "hello"})
+            if hello.get("protocol") != PROTOCOL_VERSION:
+                raise ConnectionError(
+                    f"run {self.name} is supervised by acrf-tui {hello.get('version')}, this is {__version__}: "
+                    "it can be watched, but not steered from here"
+                )
             answer = connection.ask({"op": "command", "name": name, "args": args}, timeout_s=ACK_PATIENCE_S)
         event = from_wire(answer["ack"]) if "ack" in answer else None
         if not isinstance(event, Ack):

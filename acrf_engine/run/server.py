@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import acrf_engine
-from acrf_engine.protocol import COMMANDS, Command, encode
+from acrf_engine.protocol import COMMANDS, PROTOCOL_VERSION, Command, encode
 from acrf_engine.run.folder import write_private
 from acrf_engine.run.link import ENCODING, read_socket_path, same_user
 
 if TYPE_CHECKING:
     from acrf_engine.run.supervisor import Supervisor
 
-PROTOCOL_VERSION = 1
 MAX_REQUEST_BYTES = 65_536
 MAX_WAIT_S = 30.0
 MAX_CLIENTS = 64

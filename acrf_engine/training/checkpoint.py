@@ -8,6 +8,7 @@ and JSON are ever read.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -69,6 +70,7 @@ def write(folder: Path, step: int, snapshot: Snapshot) -> tuple[Path, int]:
             },
         }
         files[MANIFEST] = _json(manifest)
+        _require_room(folder, sum(len(data) for data in files.values()))
         for name, data in files.items():
             _write_durably(temporary / name, data)
         _sync_folder(temporary)
@@ -195,6 +197,11 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _require_room(folder: Path, needed: int) -> None:
+    if (free := _free_bytes(folder)) is not None and free < needed:
+        raise OSError(errno.ENOSPC, f"no room for {needed / 1e6:,.0f} MB")
 
 
 def _empty_trash(folder: Path) -> None:

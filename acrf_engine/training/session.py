@@ -6,6 +6,7 @@ Each command is acknowledged with the step at which it took effect, or refused w
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from acrf_engine.config import build_config
+from acrf_engine.model.lora import LoraError
 from acrf_engine.protocol import (
     SETTABLE,
     Ack,
@@ -28,6 +30,7 @@ from acrf_engine.protocol import (
 )
 from acrf_engine.run.link import Inbox
 from acrf_engine.run.replay import read_script
+from acrf_engine.training.checkpoint import CheckpointError
 from acrf_engine.training.ending import Orphaned, StopAsked
 from acrf_engine.training.optim import Ramp
 from acrf_engine.training.parking import park, unpark
@@ -43,6 +46,9 @@ log = logging.getLogger("acrf.worker")
 
 PAUSE_POLL_S = 0.25
 MEMORY_PERIOD_S = 1.0
+RETRY_PERIOD_S = 60.0
+FINAL_PERIOD_S = 5.0
+FINAL_PATIENCE_S = 60.0
 
 
 class Session:
@@ -64,6 +70,7 @@ class Session:
         self._inbox = inbox
         self._watch = watch
         self._waiting = waiting
+        self._retry_at = math.inf
         self._script = read_script(trainer.folder)
 
     def run(self) -> Event:
@@ -72,6 +79,7 @@ class Session:
         self.enter("running")
         try:
             self._train()
+            return self._finish()
         except StopAsked as stop:
             self.enter("stopping", stop.reason)
             self.checkpoint()
@@ -81,10 +89,28 @@ class Session:
         except Orphaned:
             self.checkpoint()
             raise
-        self.checkpoint()
-        path = trainer.folder.final_lora()
-        trainer.save_lora(path)
-        return Finished(trainer.step, str(path))
+
+    def _finish(self) -> Event:
+        """Save what the run was for. A full disk: try for a minute, or pause until there is room, by config."""
+        path = self.trainer.folder.final_lora()
+        patience_s = math.inf if self.trainer.config.checkpoint.on_error == "pause" else FINAL_PATIENCE_S
+        give_up = time.monotonic() + patience_s
+        while True:
+            try:
+                self.checkpoint()
+                self.trainer.save_lora(path)
+                return Finished(self.trainer.step, str(path))
+            except (CheckpointError, LoraError) as error:
+                if time.monotonic() > give_up or not isinstance(error.__cause__, OSError):
+                    raise
+                if not self.paused:
+                    message = clip_text(f"the last checkpoint waits for room: {error}")
+                    self.report(WarningEvent(message, self.trainer.step))
+                    self.paused = True
+                    self.enter("paused", "the last checkpoint cannot be written")
+                again = time.monotonic() + FINAL_PERIOD_S
+                while self.paused and time.monotonic() < again:
+                    self._obey_once()
 
     def _train(self) -> None:
         trainer, config = self.trainer, self.trainer.config
@@ -101,7 +127,8 @@ class Session:
             if taken is None:
                 continue
             self.report(taken)
-            if (every := config.checkpoint.every) and trainer.step % every == 0 and trainer.step < trainer.total_steps:
+            due = (every := config.checkpoint.every) and trainer.step % every == 0
+            if (due and trainer.step < trainer.total_steps) or time.monotonic() > self._retry_at:
                 self._checkpoint_or_warn()
             if (every := config.preview.every) and trainer.step % every == 0:
                 self._preview()
@@ -113,13 +140,15 @@ class Session:
 
     def _obey(self) -> None:
         """Act on what has arrived; stays here while paused."""
-        while True:
-            self._watch()
-            waiting, self._waiting = self._waiting, []
-            for command in [*waiting, *self._inbox.poll(PAUSE_POLL_S if self.paused and not waiting else 0.0)]:
-                self._act(command)
-            if not self.paused:
-                return
+        self._obey_once()
+        while self.paused:
+            self._obey_once()
+
+    def _obey_once(self) -> None:
+        self._watch()
+        waiting, self._waiting = self._waiting, []
+        for command in [*waiting, *self._inbox.poll(PAUSE_POLL_S if self.paused and not waiting else 0.0)]:
+            self._act(command)
 
     def _act(self, command: Command) -> None:
         match command.name:
@@ -252,13 +281,20 @@ class Session:
         step, total = self.trainer.step, self.trainer.total_steps
         self.report(Progress("saving", step, total, f"checkpoint of step {step}"))
         self.report(self.trainer.save_checkpoint())
+        self._retry_at = math.inf
 
     def _checkpoint_or_warn(self) -> None:
         try:
             self.checkpoint()
         except Exception as error:
             log.exception("checkpoint")
-            self.report(WarningEvent(clip_text(f"checkpoint failed, training goes on: {error}"), self.trainer.step))
+            pause = self.trainer.config.checkpoint.on_error == "pause"
+            self._retry_at = time.monotonic() + RETRY_PERIOD_S
+            what = "training is paused" if pause else "training goes on, and saving is tried again"
+            self.report(WarningEvent(clip_text(f"checkpoint failed, {what}: {error}"), self.trainer.step))
+            if pause and not self.paused:
+                self.paused = True
+                self.enter("paused", "a checkpoint cannot be written")
 
     def _pause_for_memory(self, advice: str) -> None:
         self._checkpoint_or_warn()
