@@ -29,9 +29,20 @@ RETRY_SECONDS = 1.0
 class RunSource(Protocol):
     """A run as the dashboard needs it; all methods block and are called off the app's thread."""
 
-    name: str
-    folder: Path
-    read_only: bool
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        ...
+
+    @property
+    def read_only(self) -> bool:
+        """Commands make no sense: an observer's view, or a run that has ended."""
+        ...
 
     def history(self) -> History:
         """Everything so far, from the store."""

@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import math
-from array import array
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,6 +30,7 @@ from acrf_engine.protocol import (
     Stopped,
     WarningEvent,
 )
+from acrf_tui.series import AnchorTotals, SeriesColumns
 
 if TYPE_CHECKING:
     from acrf_engine.run.telemetry import History
@@ -51,61 +50,6 @@ class Entry:
     kind: str
     text: str
     step: int = 0
-
-
-def _column() -> array[float]:
-    return array("d")
-
-
-@dataclass(slots=True)
-class SeriesColumns:
-    """What the charts draw, one value a step, in step order. NaN where a number was not finite."""
-
-    step: array[float] = field(default_factory=_column)
-    loss: array[float] = field(default_factory=_column)
-    loss_balanced: array[float] = field(default_factory=_column)
-    loss_char: array[float] = field(default_factory=_column)
-    loss_cos: array[float] = field(default_factory=_column)
-    loss_fft: array[float] = field(default_factory=_column)
-    lr: array[float] = field(default_factory=_column)
-    grad_norm: array[float] = field(default_factory=_column)
-
-    def __len__(self) -> int:
-        return len(self.step)
-
-    def cut(self, length: int) -> None:
-        """Forget everything from index `length` on."""
-        for name in self.__slots__:
-            del getattr(self, name)[length:]
-
-
-@dataclass(slots=True)
-class AnchorTotals:
-    """How often each anchor was drawn, and the sum of its finite losses."""
-
-    draws: list[int] = field(default_factory=list)
-    loss_sum: list[float] = field(default_factory=list)
-    loss_count: list[int] = field(default_factory=list)
-
-    def resize(self, count: int) -> None:
-        """Make room for `count` anchors, keeping what is there."""
-        for values, zero in ((self.draws, 0), (self.loss_sum, 0.0), (self.loss_count, 0)):
-            values.extend([zero] * (count - len(values)))  # type: ignore[attr-defined]
-
-    def add(self, anchors: Iterable[int], losses: Iterable[float]) -> None:
-        """Count the pictures of a step."""
-        for anchor, loss in zip(anchors, losses, strict=False):
-            if anchor < 0:
-                continue
-            self.resize(anchor + 1)
-            self.draws[anchor] += 1
-            if math.isfinite(loss):
-                self.loss_sum[anchor] += loss
-                self.loss_count[anchor] += 1
-
-    def mean(self, anchor: int) -> float:
-        """Mean unweighted loss of an anchor, NaN while there is none."""
-        return self.loss_sum[anchor] / self.loss_count[anchor] if self.loss_count[anchor] else math.nan
 
 
 @dataclass(slots=True)
@@ -209,7 +153,7 @@ class RunState:
         """Start from a run's history. Its columns are taken over, not copied: a million steps weigh 64 MB already."""
         columns = history.steps
         self.series = SeriesColumns(**{name: getattr(columns, name) for name in SeriesColumns.__slots__})
-        self._drop_repeated_steps()
+        self.series.drop_repeated_steps()
         self.series_version += 1
         self.step_times.extend(columns.step_time_s[-RECENT_TIMES:])
         self.anchors = AnchorTotals()
@@ -335,22 +279,6 @@ class RunState:
         self.last = event
         self.sigmas.extend(zip(event.sigmas, event.weights, strict=False))
 
-    def _drop_repeated_steps(self) -> None:
-        """After a resume from an older checkpoint some steps were made twice: the later one counts."""
-        step = self.series.step
-        if len(step) < 2 or step[-1] - step[0] + 1 == len(step):
-            return
-        keep: list[int] = []
-        for index, value in enumerate(step):
-            while keep and step[keep[-1]] >= value:
-                keep.pop()
-            keep.append(index)
-        if len(keep) == len(step):
-            return
-        for name in SeriesColumns.__slots__:
-            values = getattr(self.series, name)
-            setattr(self.series, name, array("d", (values[index] for index in keep)))
-
     def _state_changed(self, event: StateChanged) -> None:
         if event.state == "starting":
             self.error = self.lora = ""
@@ -361,7 +289,7 @@ class RunState:
         self.step = event.step
         self.total_steps = event.total_steps or self.total_steps
         self._enter(event.state, event.reason, event.time)
-        if changed and not self.ended or event.state == "stopped":
+        if (changed and not self.ended) or event.state == "stopped":
             text = event.state if event.state != "starting" else f"starting, attempt {event.attempt}"
             self.note("state", f"{text}: {event.reason}" if event.reason else text, event.time, event.step)
 

@@ -29,6 +29,8 @@ COLOURS = (
 )
 FLAGS = ("dark", "ansi")
 TEXTUAL_VARIABLES = (
+    "ansi-background",
+    "ansi-foreground",
     "border",
     "border-blurred",
     "block-cursor-foreground",
@@ -45,6 +47,8 @@ TEXTUAL_VARIABLES = (
     "scrollbar-background",
 )
 """Variables of Textual that a theme may set beside our roles."""
+ANSI_VARIABLES = {"ansi-background": "ansi_black", "ansi-foreground": "ansi_white"}
+"""Textual's own style sheet needs these of an ansi theme, and generates them for all others only."""
 
 
 def load_themes(folders: Sequence[Path]) -> tuple[list[Theme], list[str]]:
@@ -99,7 +103,11 @@ def read_theme(file: Path) -> tuple[Theme | None, list[str]]:
         errors.append(f"{file}: name: must be a word")
     if "primary" not in body:
         errors.append(f"{file}: primary: is missing")
-    return (None, errors) if errors else (Theme(name=name, **values), [])
+    if errors:
+        return None, errors
+    if values.get("ansi"):
+        values["variables"] = {**ANSI_VARIABLES, **values.get("variables", {})}
+    return Theme(name=name, **values), []
 
 
 def _take_colour(file: Path, key: str, value: object, into: dict[str, Any], errors: list[str], under: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,22 +16,28 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from acrf_tui.charts import raster, scale
-from acrf_tui.charts.lines import LineView, line
+from acrf_tui.charts.lines import LineView, line, wrap
 from acrf_tui.charts.palette import style_of
 from acrf_tui.charts.symbols import BRAILLE, SymbolSet
 
 TILES = 6
 AXIS_WIDTH = 8
+SMOOTHING = 16
+"""A smooth series is a mean over this part of the width."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """How one series is drawn. `spiky`: the y bounds may leave out its few highest and lowest columns."""
+    """How one series is drawn.
+
+    `spiky`: the y bounds may leave out its few highest and lowest columns. `smooth`: a trailing mean is drawn.
+    """
 
     key: str
     role: str
     thick: bool = False
     spiky: bool = False
+    smooth: bool = False
 
 
 class PlotTile(Widget):
@@ -54,9 +61,9 @@ class Plot(Horizontal):
     ALLOW_SELECT = False
     DEFAULT_CSS = "Plot { width: 1fr; height: 1fr; }"
 
-    def __init__(self, on_sized: Callable[[], None]) -> None:
+    def __init__(self, on_sized: Callable[[], None], tiles: int = TILES) -> None:
         super().__init__()
-        self.tiles = [PlotTile() for _ in range(TILES)]
+        self.tiles = [PlotTile() for _ in range(tiles)]
         self.rows: list[raster.Row] = []
         self.roles: Sequence[str] = ()
         self._on_sized = on_sized
@@ -143,6 +150,7 @@ class LineChart(Widget):
         series: Sequence[Series],
         *,
         axes: bool = True,
+        tiles: int = TILES,
         symbols: SymbolSet = BRAILLE,
         id: str | None = None,
     ) -> None:
@@ -151,13 +159,15 @@ class LineChart(Widget):
         self.axes = axes
         self.symbols = symbols
         self.log_scale = False
+        self.zoom = 0
+        """How often the x range is halved around the last steps."""
         self.visible_keys = {one.key for one in series}
         self.levels: list[tuple[float, str]] = []
         """Horizontal lines: value and role."""
         self.message = ""
         """Shown in the middle while there is nothing to draw."""
         self.bounds = scale.Bounds()
-        self.plot = Plot(self.paint)
+        self.plot = Plot(self.paint, tiles)
         self.y_axis = LineView()
         self.x_axis = LineView()
         self._xs: Sequence[float] = ()
@@ -192,9 +202,9 @@ class LineChart(Widget):
         if not len(self._xs):
             self._paint_message(width, height)
             return
-        end = scale.doubling_domain(self._xs[-1], self._total)
+        begin, end = scale.window(self._xs[-1], self._total, self.zoom)
         shown = [one for one in self.series if one.key in self.visible_keys and one.key in self._ys]
-        columns = {one.key: self._gather(one.key, width * self.symbols.dots_x, end) for one in shown}
+        columns = {one.key: self._gather(one, width * self.symbols.dots_x, begin, end) for one in shown}
         low, high = self._bounds(shown, columns)
         rows = height * self.symbols.dots_y
         mapping = scale.Scale(low, high, rows, self.log_scale)
@@ -209,16 +219,19 @@ class LineChart(Widget):
             roles.append(one.role)
         self.plot.show(raster.compose(traces, width, height, self.symbols), roles)
         if self.axes:
-            self._paint_axes(mapping, width, height, end)
+            self._paint_axes(mapping, width, height, (begin, end))
 
-    def _gather(self, key: str, count: int, end: float) -> raster.Columns:
+    def _gather(self, one: Series, count: int, begin: float, end: float) -> raster.Columns:
+        key = one.key
         columns = self._columns.get(key)
         ys = self._ys[key]
-        if columns is None or columns.count != count or columns.x1 != end or columns.consumed > len(ys):
-            columns = self._columns[key] = raster.Columns(count, 0.0, end)
+        wanted = (count, begin, end)
+        if columns is None or (columns.count, columns.x0, columns.x1) != wanted or columns.consumed > len(ys):
+            columns = self._columns[key] = raster.Columns(*wanted)
+            columns.consumed = bisect_left(self._xs, begin)
         if columns.consumed < len(ys):
             columns.extend(self._xs, ys, columns.consumed, len(ys))
-        return columns
+        return columns.smoothed(max(2, count // SMOOTHING)) if one.smooth else columns
 
     def _bounds(self, shown: list[Series], columns: dict[str, raster.Columns]) -> tuple[float, float]:
         found = []
@@ -238,8 +251,8 @@ class LineChart(Widget):
             low = max(low, min(positive, default=scale.LOG_FLOOR))
         return self.bounds.update(low, max(low, high), log=self.log_scale)
 
-    def _paint_axes(self, mapping: scale.Scale, width: int, height: int, end: float) -> None:
-        marks = scale.ticks(mapping.low, mapping.high, max(2, height // 4), log=self.log_scale)
+    def _paint_axes(self, mapping: scale.Scale, width: int, height: int, span: tuple[float, float]) -> None:
+        marks = scale.ticks(mapping.low, mapping.high, max(3, height // 4), log=self.log_scale)
         labels: dict[int, str] = {}
         step = marks[1] - marks[0] if len(marks) > 1 else mapping.high - mapping.low
         for value in marks:
@@ -252,28 +265,30 @@ class LineChart(Widget):
                 for y in range(height)
             ]
         )
-        self.x_axis.show([line((x_labels(end, width, "step"), "axis"))])
+        self.x_axis.show([line((x_labels(*span, width, "step"), "axis"))])
 
     def _paint_message(self, width: int, height: int) -> None:
         rows = [raster.Row(" " * width, bytes([raster.EMPTY]) * width) for _ in range(height)]
-        text = self.message[:width].center(width)
-        rows[(height - 1) // 2] = raster.Row(text, bytes(width))
+        lines = wrap(self.message, width - 2)[:height]
+        for y, text in enumerate(lines, start=(height - len(lines)) // 2):
+            rows[y] = raster.Row(text.center(width), bytes(width))
         self.plot.show(rows, ("muted",))
         if self.axes:
             self.y_axis.show([])
             self.x_axis.show([])
 
 
-def x_labels(end: float, width: int, unit: str) -> str:
-    """Round numbers under an x axis that runs from 0 to `end`, and its unit at the right edge."""
+def x_labels(begin: float, end: float, width: int, unit: str) -> str:
+    """Round numbers under an x axis, and its unit at the right edge."""
     cells = [" "] * width
     room = width - len(unit) - 1
-    marks = scale.ticks(0.0, end, max(2, width // 12))
+    marks = scale.ticks(begin, end, max(4, width // 11))
     step = marks[1] - marks[0] if len(marks) > 1 else end
     free = 0
     for value in marks:
         text = scale.label(value, step)
-        start = round(value / end * (width - 1)) - (len(text) // 2 if value else 0) if end else 0
+        place = round((value - begin) / (end - begin) * (width - 1)) if end > begin else 0
+        start = max(0, place - (len(text) // 2 if value else 0))
         if start >= free and start + len(text) <= room:
             cells[start : start + len(text)] = text
             free = start + len(text) + 2

@@ -118,6 +118,7 @@ class LineView(Widget):
         old, self.lines = self.lines, list(lines)
         width, height = self.size
         if not width or not height:
+            self.refresh()  # hidden or not laid out yet: whatever was rendered before is stale
             return
         for y in range(min(height, max(len(old), len(self.lines)))):
             before = old[y] if y < len(old) else ()

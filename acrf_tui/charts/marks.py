@@ -36,10 +36,8 @@ def meter(share: float, width: int, mark: float | None = None, symbols: SymbolSe
     return filled, track, whole
 
 
-def sparkline(
-    values: Sequence[float], width: int, low: float, high: float, symbols: SymbolSet = BRAILLE
-) -> str:
-    """The last values as one row: a line of dots in braille, two a cell, else bars; one that is not finite is a blank."""
+def sparkline(values: Sequence[float], width: int, low: float, high: float, symbols: SymbolSet = BRAILLE) -> str:
+    """The last values in one row: dots in braille, two a cell, else bars; one that is not finite is blank."""
     if width <= 0:
         return ""
     if symbols.dots_x == 2 and symbols.dots_y == 4:

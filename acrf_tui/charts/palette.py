@@ -30,6 +30,7 @@ ROLES: dict[str, str] = {
     "warn": "warning",
     "bad": "error",
     "accent": "accent",
+    "key": "accent",
     "text": "foreground",
     "axis": "foreground",
     "muted": "foreground",
@@ -68,6 +69,6 @@ def style_of(widget: Widget, spec: str) -> Style:
         bold="bold" in attributes or None,
         reverse="reverse" in attributes or None,
     )
-    if found.ansi is not None and role in FAINT:
+    if found.ansi is not None and role in FAINT and role not in widget.app.theme_variables:
         style += Style(dim=True)
     return style

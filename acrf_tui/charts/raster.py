@@ -37,6 +37,8 @@ class Columns:
     low: array[float] = field(init=False)
     high: array[float] = field(init=False)
     last: array[float] = field(init=False)
+    total: array[float] = field(init=False)
+    finite: array[float] = field(init=False)
     gap: bytearray = field(init=False)
     consumed: int = field(default=0, init=False)
     _gap_pending: bool = field(default=False, init=False)
@@ -44,6 +46,8 @@ class Columns:
     def __post_init__(self) -> None:
         self.count = max(1, self.count)
         self.first, self.low, self.high, self.last = (_blank(self.count) for _ in range(4))
+        self.total = array("d", bytes(8 * self.count))
+        self.finite = array("d", bytes(8 * self.count))
         self.gap = bytearray(self.count)
 
     def column_of(self, x: float) -> int:
@@ -66,6 +70,8 @@ class Columns:
             self.low[column] = min(self.low[column], y)
             self.high[column] = max(self.high[column], y)
             self.last[column] = y
+        self.total[column] += y
+        self.finite[column] += 1
         self._gap_pending = False
 
     def extend(self, xs: Sequence[float], ys: Sequence[float], start: int, stop: int) -> None:
@@ -82,16 +88,35 @@ class Columns:
             end = stop if column == self.count - 1 else bisect_left(xs, edge, position, stop)
             end = max(end, position + 1)
             chunk = ys[position:end]
-            if math.isfinite(sum(chunk)):
+            chunk_sum = sum(chunk)
+            if math.isfinite(chunk_sum):
                 self.append(xs[position], chunk[0])
                 self.low[column] = min(self.low[column], min(chunk))
                 self.high[column] = max(self.high[column], max(chunk))
                 self.last[column] = chunk[-1]
+                self.total[column] += chunk_sum - chunk[0]
+                self.finite[column] += len(chunk) - 1
                 self.consumed += len(chunk) - 1
             else:
                 for index in range(position, end):
                     self.append(xs[index], ys[index])
             position = end
+
+    def smoothed(self, window: int) -> Columns:
+        """A trailing mean over `window` columns: calm, and what is drawn does not change when more arrives."""
+        calm = Columns(self.count, self.x0, self.x1)
+        calm.gap[:] = self.gap
+        total = finite = 0.0
+        for column in range(self.count):
+            total += self.total[column]
+            finite += self.finite[column]
+            if column >= window:
+                total -= self.total[column - window]
+                finite -= self.finite[column - window]
+            if self.finite[column]:
+                value = total / finite
+                calm.first[column] = calm.low[column] = calm.high[column] = calm.last[column] = value
+        return calm
 
     def bounds(self) -> tuple[float, float] | None:
         """Lowest and highest finite value, None without any."""
@@ -210,8 +235,6 @@ def changed_span(old: Row, new: Row) -> tuple[int, int] | None:
         return 0, max(len(old.text), len(new.text))
     width = len(new.text)
     differs = [
-        index
-        for index in range(width)
-        if old.text[index] != new.text[index] or old.owners[index] != new.owners[index]
+        index for index in range(width) if old.text[index] != new.text[index] or old.owners[index] != new.owners[index]
     ]
     return differs[0], differs[-1] + 1

@@ -149,3 +149,15 @@ def doubling_domain(step: float, total: float, smallest: float = 64.0) -> float:
     while end < step:
         end *= 2
     return min(end, total) if total >= step and total > 0 else end
+
+
+def window(step: float, total: float, zoom: int) -> tuple[float, float]:
+    """The x range at a zoom level: 0 is all, each further level halves it.
+
+    It moves on by half its length at a time and always holds the last step, so that most appends move nothing.
+    """
+    end = doubling_domain(step, total)
+    if zoom <= 0:
+        return 0.0, end
+    half = end / 2 ** (zoom + 1)
+    return max(0.0, math.floor(step / half) - 1) * half, (max(1.0, math.floor(step / half)) + 1) * half

@@ -30,8 +30,8 @@ class SymbolSet:
     """A vertical mark over a bar."""
     track: str
     """The part of a meter that is not filled."""
-    axis: str
-    """Closes the y axis on the right: tick, plain."""
+    axis: tuple[str, str]
+    """Closes the y axis on the right: at a tick, elsewhere."""
 
 
 def _bits(mask: int, values: tuple[int, ...]) -> int:
@@ -55,7 +55,7 @@ BRAILLE = SymbolSet(
     column=" ▁▂▃▄▅▆▇█",
     mark="┃",
     track="─",
-    axis="┤│",
+    axis=("┤", "│"),
 )
 BLOCK = SymbolSet(
     name="block",
@@ -68,7 +68,7 @@ BLOCK = SymbolSet(
     column=" ▁▂▃▄▅▆▇█",
     mark="┃",
     track="─",
-    axis="┤│",
+    axis=("┤", "│"),
 )
 ASCII = SymbolSet(
     name="ascii",
@@ -81,7 +81,7 @@ ASCII = SymbolSet(
     column=" .:#",
     mark="|",
     track="-",
-    axis="+|",
+    axis=("+", "|"),
 )
 
 SYMBOL_SETS: dict[str, SymbolSet] = {symbols.name: symbols for symbols in (BRAILLE, BLOCK, ASCII)}

@@ -1,1 +1,1 @@
-"""The panels of the dashboard, one file each. A panel reads the run's state and draws it; panels never touch each other."""
+"""The panels of the dashboard, one file each. A panel reads the state and draws it; panels never touch each other."""

@@ -7,7 +7,7 @@ import math
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 
-from acrf_tui.charts.lines import Line, LineView, line
+from acrf_tui.charts.lines import Line, LineView, line, wrap
 from acrf_tui.charts.marks import bar
 from acrf_tui.charts.symbols import BRAILLE
 from acrf_tui.panels import numbers
@@ -29,7 +29,12 @@ def draws_line(sigma: float | None, draws: int, expected: float, width: int) -> 
         before, after = place - len(filled), room - place - 1
         tail = ((" " * before, "text"), (BRAILLE.mark, "meter-mark"), (" " * after, "text"))
         return line((label, "text"), (filled, "meter-fill"), *tail)
-    return line((label, "text"), (filled[:place], "meter-fill"), (BRAILLE.mark, "meter-mark"), (filled[place + 1 :], "meter-fill"))
+    return line(
+        (label, "text"),
+        (filled[:place], "meter-fill"),
+        (BRAILLE.mark, "meter-mark"),
+        (filled[place + 1 :], "meter-fill"),
+    )
 
 
 def loss_line(mean: float, top: float, width: int) -> Line:
@@ -72,8 +77,8 @@ class AnchorsPanel(Panel):
         height, width = left.size.height, left.size.width
         sigmas = state.plan.anchors if state.plan else []
         count = max(len(sigmas), len(totals.draws))
-        if not count:
-            left.show([line(("the anchors come with", "muted")), line(("the run's plan", "muted"))])
+        if not count or (state.plan is None and not any(totals.draws)):
+            left.show([line((text, "muted")) for text in wrap("the anchors come with the run's plan", width)])
             right.show([])
             return
         drawn = sum(totals.draws)

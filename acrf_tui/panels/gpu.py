@@ -1,4 +1,4 @@
-"""GPU: memory, temperature, utilisation and power of every device as NVML reports them; without one, the machine's RAM."""
+"""GPU: memory, temperature, utilisation and power of every device as NVML reports them, or the machine's RAM."""
 
 from __future__ import annotations
 
@@ -55,14 +55,12 @@ def _with_mark(text: str, role: str) -> list[tuple[str, str]]:
     return [span for span in ((before, role), (mark, "meter-mark"), (after, role)) if span[0]]
 
 
-def reading(
-    label: str, history: list[float], low: float, high: float, value: str, role: str, width: int
-) -> Line:
+def reading(label: str, history: list[float], low: float, high: float, value: str, role: str, width: int) -> Line:
     """A label, a sparkline of the last samples and the value at the right."""
     room = max(0, width - LABEL - 16)
     return line(
         (f"{label:<{LABEL}}", "muted"),
-        (sparkline(history, room, low, high), "spark"),
+        (sparkline(history if value != NOT_REPORTED else [], room, low, high), "spark"),
         (f"{value:>16}", role),
     )
 
@@ -102,12 +100,33 @@ def full_lines(device: Device, samples: list[Hardware], peak: int | None, width:
         spread(line((device.name, "bold text")), line((f" GPU {device.index}", "muted")), width),
         memory_line("VRAM", device.memory_used, device.memory_total, peak, width),
         line((" " * LABEL, "muted"), (fit(f"{'┃ ' if peak else ''}{peak_text}", max(1, width - LABEL)), "muted")),
-        reading("temp", past(samples, device.index, lambda d: d.temperature), 30.0, 95.0, degrees(device),
-                heat_role(device.temperature), width),
-        reading("util", past(samples, device.index, lambda d: d.utilisation), 0.0, 100.0, percent(device),
-                "text" if device.utilisation is not None else "muted", width),
-        reading("power", past(samples, device.index, lambda d: d.power), 0.0, ceiling, watts(device),
-                "text" if device.power is not None else "muted", width),
+        reading(
+            "temp",
+            past(samples, device.index, lambda d: d.temperature),
+            30.0,
+            95.0,
+            degrees(device),
+            heat_role(device.temperature),
+            width,
+        ),
+        reading(
+            "util",
+            past(samples, device.index, lambda d: d.utilisation),
+            0.0,
+            100.0,
+            percent(device),
+            "text" if device.utilisation is not None else "muted",
+            width,
+        ),
+        reading(
+            "power",
+            past(samples, device.index, lambda d: d.power),
+            0.0,
+            ceiling,
+            watts(device),
+            "text" if device.power is not None else "muted",
+            width,
+        ),
     ]
 
 
@@ -136,8 +155,11 @@ def single_line(device: Device, width: int) -> Line:
     role = memory_role(used / total) if used is not None and total else "muted"
     return spread(
         line((f"{device.index} ", "muted"), (short_name(device.name), "bold text")),
-        line((f"{memory:>14}", "text" if role == "meter-fill" else role), (f"{heat:>6}", heat_role(device.temperature)),
-             (f"{load:>6}", "text")),
+        line(
+            (f"{memory:>14}", "text" if role == "meter-fill" else role),
+            (f"{heat:>6}", heat_role(device.temperature)),
+            (f"{load:>6}", "text"),
+        ),
         width,
     )
 
@@ -194,7 +216,7 @@ class GpuPanel(Panel):
                 rows = compact_lines(device, of_worker, width)
             else:
                 rows = [single_line(device, width)]
-            if each > len(rows) and position:
+            if position and (len(rows) + 1) * len(sample.devices) - 1 <= height:
                 lines.append(())
             lines += rows
         view.show(lines)

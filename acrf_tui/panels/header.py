@@ -28,22 +28,22 @@ def state_span(state: str) -> tuple[str, str]:
     return f" {symbol} {state.upper()} ", f"bold reverse {role}"
 
 
-def next_steps(name: str, state: RunState) -> tuple[str, str]:
-    """What an ended run means, and what to do next."""
+def next_steps(name: str, state: RunState) -> tuple[str, list[str]]:
+    """What an ended run means, and the commands that go on from here."""
     match state.state:
         case "finished":
             return (
                 f"Training finished at step {state.step:,}.",
-                f"Next: acrf-tui export {name} --format comfyui   or   acrf-tui resume {name} --steps N to go on",
+                [f"acrf-tui export {name} --format comfyui", f"acrf-tui resume {name} --steps N  trains on"],
             )
         case "stopped":
-            return f"Stopped at step {state.step:,}; a checkpoint is saved.", f"Next: acrf-tui resume {name}"
+            return f"Stopped at step {state.step:,}; a checkpoint is saved.", [f"acrf-tui resume {name}"]
         case "failed":
             why = state.error or state.reason or "no reason was given"
-            return f"Failed: {why}", f"Next: acrf-tui logs {name} shows all of it; acrf-tui resume {name} goes on"
+            return f"Failed: {why}", [f"acrf-tui logs {name}  tells all of it", f"acrf-tui resume {name}  goes on"]
         case _:
             why = state.error or state.reason or "a process went without a word"
-            return f"Interrupted: {why}", f"Next: acrf-tui resume {name} goes on from the newest good checkpoint"
+            return f"Interrupted: {why}", [f"acrf-tui resume {name}  goes on from the newest good checkpoint"]
 
 
 class Header(Horizontal):
@@ -55,6 +55,8 @@ class Header(Horizontal):
         self.read_only = read_only
         self.frozen = False
         self.trouble = ""
+        self.waiting = ""
+        """The command that has been sent and not answered yet."""
 
     def compose(self) -> ComposeResult:
         yield LineView(id="header-run")
@@ -78,6 +80,8 @@ class Header(Horizontal):
             marks.append((" FROZEN", "bold warn"))
         elif self.trouble:
             marks.append((" NO LINK", "bold bad"))
+        elif self.waiting and not state.ended:
+            marks.append((f" {self.waiting}…", "muted"))
         elif self.read_only and not state.ended:
             marks.append((" OBSERVING", "muted"))
         middle.show([line(*marks)])
@@ -91,8 +95,13 @@ class Header(Horizontal):
 
 
 def banner_lines(name: str, state: RunState, width: int) -> list[Line]:
-    """The card of an ended run."""
-    happened, what_next = next_steps(name, state)
+    """The card of an ended run: what happened, then what to do, on one line where it fits."""
+    happened, commands = next_steps(name, state)
     role = STATES.get(state.state, ("", "text"))[1]
+    together = "Next:  " + "   or   ".join(commands)
+    follow = [together] if len(together) <= width else [f"Next:  {command}" for command in commands]
     first = wrap(happened, max(10, width))[:2]
-    return [*(line((text, f"bold {role}")) for text in first), line((fit(what_next, width), "text"))]
+    return [
+        *(line((text, f"bold {role}")) for text in first),
+        *(line((fit(text, width), "text")) for text in follow),
+    ]

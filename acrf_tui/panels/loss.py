@@ -31,6 +31,9 @@ ROLES = {
 }
 
 
+ZOOM_LEVELS = 8
+
+
 class LossPanel(Panel):
     """The chart with a legend of current values; each series can be switched, the scale can be logarithmic."""
 
@@ -44,13 +47,14 @@ class LossPanel(Panel):
         self.chart = LineChart(
             [
                 Series("loss", ROLES["loss"], spiky=True),
-                Series("loss_fft", ROLES["loss_fft"]),
-                Series("loss_cos", ROLES["loss_cos"]),
-                Series("loss_char", ROLES["loss_char"]),
+                Series("loss_fft", ROLES["loss_fft"], smooth=True),
+                Series("loss_cos", ROLES["loss_cos"], smooth=True),
+                Series("loss_char", ROLES["loss_char"], smooth=True),
                 Series("loss_balanced", ROLES["loss_balanced"], thick=True),
             ]
         )
         self.chart.visible_keys = set(self.AT_START)
+        self._latest: tuple[int, int, bool, frozenset[str]] | None = None
         self._places: list[tuple[int, str]] = []
 
     def compose(self) -> ComposeResult:
@@ -65,13 +69,26 @@ class LossPanel(Panel):
     def toggle_log(self) -> None:
         """Switch between a linear and a logarithmic scale."""
         self.chart.log_scale = not self.chart.log_scale
-        self.border_subtitle = "log" if self.chart.log_scale else "linear"
+        self._rescaled()
+
+    def zoom(self, levels: int) -> None:
+        """Show fewer or more of the last steps."""
+        self.chart.zoom = min(ZOOM_LEVELS, max(0, self.chart.zoom + levels))
+        self._rescaled()
+
+    def _rescaled(self) -> None:
+        scale = "log" if self.chart.log_scale else "linear"
+        self.border_subtitle = scale if not self.chart.zoom else f"{scale}, zoom {2**self.chart.zoom} ×"
         self.chart.paint()
 
     def paint(self, state: RunState, now: float) -> None:
         series = state.series
         legend = self.query_one("#loss-legend", LineView)
-        legend.show([self._legend(state)] if len(series) else [])
+        latest = (int(now), self.size.width, len(series) > 0, frozenset(self.chart.visible_keys))
+        self.behind = latest == self._latest
+        if not self.behind:  # once a second: values that flicker cannot be read
+            self._latest = latest
+            legend.show([self._legend(state)] if len(series) else [])
         self.chart.message = self.why_empty(state)
         keys = ("loss", "loss_balanced", "loss_char", "loss_cos", "loss_fft")
         data: dict[str, array[float]] = {key: getattr(series, key) for key in keys}
@@ -91,7 +108,10 @@ class LossPanel(Panel):
             bad = not math.isfinite(value)
             text = f"{name} {numbers.loss(value)}" if on else name
             mark = "━" if on else "╌"
-            spans += [(f"{mark} ", ROLES[key] if on else "muted"), (f"{text}  ", "bad" if bad and on else "text" if on else "muted")]
+            spans += [
+                (f"{mark} ", ROLES[key] if on else "muted"),
+                (f"{text}  ", "bad" if bad and on else "text" if on else "muted"),
+            ]
             used += len(text) + 4
             self._places.append((used, key))
         return line(*spans)

@@ -7,6 +7,7 @@ import time
 
 UNKNOWN = "–"
 GIB = 1024**3
+DAYS = ("Mo", "Tu", "We", "Th", "Fr", "Sa", "Su")
 
 
 def duration(seconds: float) -> str:
@@ -31,8 +32,13 @@ def remaining(seconds: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Local time of day of a Unix time."""
-    return time.strftime("%H:%M:%S", time.localtime(seconds)) if seconds else "--:--:--"
+    """Local time of a Unix time in eight cells: time of day, with the day of the week where that was not today."""
+    if not seconds:
+        return "--:--:--"
+    then = time.localtime(seconds)
+    if then[:3] == time.localtime()[:3]:
+        return time.strftime("%H:%M:%S", then)
+    return f"{DAYS[then.tm_wday]} {then.tm_hour:02d}:{then.tm_min:02d}"
 
 
 def loss(value: float) -> str:

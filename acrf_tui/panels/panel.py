@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from textual import events
 from textual.containers import Vertical
+from textual.message import Message
 
 from acrf_tui.state import RunState
 
@@ -19,12 +21,25 @@ class Panel(Vertical, can_focus=True):
     NUMBER: ClassVar[int] = 0
     """The digit key that focuses this panel."""
     SUBTITLE: ClassVar[str] = ""
+    behind: bool = False
+    """Something was left for later to save bytes: paint again even when the state stays."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.border_title = f"[dim]{self.NUMBER}[/dim] {self.TITLE}"
         if self.SUBTITLE:
             self.border_subtitle = self.SUBTITLE
+
+    class Resized(Message):
+        """The panel has a new size and wants to be painted at once."""
+
+        def __init__(self, panel: Panel) -> None:
+            super().__init__()
+            self.panel = panel
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Ask for paint when the children are laid out too."""
+        self.call_after_refresh(self.post_message, self.Resized(self))
 
     def paint(self, state: RunState, now: float) -> None:
         """Show `state`; `now` is Unix time, for what is counted in seconds."""

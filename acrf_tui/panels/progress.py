@@ -26,11 +26,14 @@ def share_done(state: RunState) -> float:
 
 
 def bar_line(share: float, width: int, role: str) -> Line:
-    """A bar over the whole width with the percentage at its right."""
-    text = f"{share * 100:5.1f} %" if math.isfinite(share) else "    – %"
-    room = max(1, width - len(text) - 1)
-    filled = bar(share, room).rstrip()
-    return line((filled, role), (BRAILLE.track * (room - len(filled)), "meter-track"), (f" {text}", "bold text"))
+    """A bar over the whole width."""
+    filled = bar(share, width).rstrip()
+    return line((filled, role), (BRAILLE.track * (width - len(filled)), "meter-track"))
+
+
+def percent_line(share: float) -> Line:
+    """How much is done, in eight cells; not part of the bar, which would be resent with it."""
+    return line((f"{share * 100:6.1f} %" if math.isfinite(share) else "     – %", "bold text"))
 
 
 def facts(state: RunState, now: float) -> list[list[Fact]]:
@@ -42,7 +45,7 @@ def facts(state: RunState, now: float) -> list[list[Fact]]:
         epochs = state.total_steps * plan.gradient_accumulation / plan.micro_batches_per_epoch
         epoch += f" / {epochs:,.0f}" if abs(epochs - round(epochs)) < 0.05 else f" / {epochs:,.1f}"
     seconds = state.step_seconds()
-    paused = state.state == "paused"
+    eta = "paused" if state.state == "paused" else numbers.UNKNOWN if state.ended else numbers.remaining(state.eta())
     saved = f"step {state.last_checkpoint.step:,}" if state.last_checkpoint else "none yet"
     return [
         [
@@ -53,7 +56,7 @@ def facts(state: RunState, now: float) -> list[list[Fact]]:
         [
             ("images/s", numbers.significant(state.images_per_second())),
             ("s/step", numbers.significant(seconds)),
-            ("ETA", "paused" if paused else numbers.remaining(state.eta())),
+            ("ETA", eta),
         ],
         [
             ("micro-batches", numbers.count(micro)),
@@ -97,11 +100,12 @@ class ProgressPanel(Panel):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._second = 0
-        self._step = -1
+        self._latest: tuple[int, int, bool, int] | None = None
 
     def compose(self) -> ComposeResult:
-        yield LineView(id="progress-bar")
+        with Horizontal(id="progress-done"):
+            yield LineView(id="progress-bar")
+            yield LineView(id="progress-percent")
         with Horizontal(id="progress-facts"):
             for index in range(3):
                 yield LineView(id=f"fact-labels-{index}", classes="fact-labels")
@@ -114,7 +118,9 @@ class ProgressPanel(Panel):
         role = {"paused": "warn", "failed": "bad", "interrupted": "bad", "finished": "good"}.get(
             state.state, "meter-fill"
         )
-        bar_view.show([bar_line(share_done(state), bar_view.size.width, role)])
+        share = share_done(state)
+        bar_view.show([bar_line(share, bar_view.size.width, role)])
+        self.query_one("#progress-percent", LineView).show([percent_line(share)])
         shown, phase = self.query_one("#progress-facts"), self.query_one("#progress-phase", LineView)
         if shown.display is not started:
             shown.display, phase.display = started, not started
@@ -122,8 +128,9 @@ class ProgressPanel(Panel):
             phase.show(phase_lines(state, now, phase.size.width))
             return
         # Speeds and totals twitch with every step: once a second is enough to read them.
-        whole = int(now) != self._second or state.step < self._step or not state.training
-        self._second, self._step = int(now), state.step
+        latest = (int(now), self.size.width, state.training, state.series_version)
+        whole = latest != self._latest
+        self._latest = latest if shown.size.width else None
         for index, column in enumerate(facts(state, now)):
             if index and not whole:
                 break

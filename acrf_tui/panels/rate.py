@@ -19,6 +19,7 @@ class RatePanel(Panel):
 
     TITLE = "LR and gradient norm"
     NUMBER = 6
+    EVERY = 4
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -59,7 +60,9 @@ class RatePanel(Panel):
         detail = line((scheduler if len(scheduler) + 17 <= width else "", "muted"))
         rate_head.show([spread(line(("━ ", "series-rate"), ("learning rate", "text")), detail, width)])
         limit = f"┈ clip {clip:g}" if clip is not None else "not clipped"
-        norm_head.show([spread(line(("━ ", "series-gradient"), ("gradient norm", "text")), line((limit, "muted")), width)])
+        norm_head.show(
+            [spread(line(("━ ", "series-gradient"), ("gradient norm", "text")), line((limit, "muted")), width)]
+        )
         norm = state.series.grad_norm[-1]
         over = clip is not None and norm > clip
         role = "bad" if not math.isfinite(norm) else "warn" if over else "text"

@@ -9,7 +9,7 @@ from textual.containers import Grid
 
 from acrf_tui.charts import raster
 from acrf_tui.charts.line_chart import Plot
-from acrf_tui.charts.lines import LineView, line
+from acrf_tui.charts.lines import LineView, line, wrap
 from acrf_tui.charts.scale import Scale
 from acrf_tui.charts.symbols import BRAILLE
 from acrf_tui.panels.panel import Panel
@@ -81,9 +81,10 @@ class WeightPanel(Panel):
         y_axis, x_axis = self.query_one("#weight-y", LineView), self.query_one("#weight-x", LineView)
         gamma = state.gamma()
         if state.plan is None or not math.isfinite(gamma):
-            text = "the curve comes with the run's plan"
+            text = "it comes with the run's plan"
             rows = [raster.Row(" " * width, bytes([raster.EMPTY]) * width) for _ in range(height)]
-            rows[height // 2] = raster.Row(text[:width].center(width), bytes([raster.EMPTY]) * width)
+            for y, part in enumerate(wrap(text, width - 2)[:height], start=max(0, height // 2 - 1)):
+                rows[y] = raster.Row(part.center(width), bytes([raster.EMPTY]) * width)
             self.plot.show(rows, CURVE_ROLES)
             return
         key = (gamma, state.plan.weighting, width, height)
@@ -100,10 +101,13 @@ class WeightPanel(Panel):
                 x, y = place(sigma, value, width, height)
                 raster.put(rows, x, y, BRAILLE.disc, DRAWN)
         self.plot.show(rows, CURVE_ROLES)
-        labels = {0: "1.0", (height - 1) // 2: "0.5", height - 1: "0.0"} if height > 2 else {0: "1.0"}
+        labels = {place(0.0, value, width, height)[1]: f"{value:.1f}" for value in (0.5, 0.0, 1.0)}
         tick, plain = BRAILLE.axis
         y_axis.show(
-            [line((f"{labels.get(y, ''):>3} ", "axis"), (tick if y in labels else plain, "axis")) for y in range(height)]
+            [
+                line((f"{labels.get(y, ''):>3} ", "axis"), (tick if y in labels else plain, "axis"))
+                for y in range(height)
+            ]
         )
         x_axis.show([line((sigma_axis(width), "axis"))])
 

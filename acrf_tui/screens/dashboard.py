@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 from textual import events
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import ActiveBinding, Binding, BindingType
 from textual.containers import Container, Vertical
-from textual.screen import ActiveBinding, Screen
+from textual.reactive import Reactive
+from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from acrf_tui.charts.lines import LineView
 from acrf_tui.feed import Answered, Batch, Feed, FeedTrouble, HistoryRead, RunSource, StreamEnded
@@ -20,6 +21,7 @@ from acrf_tui.panels.anchors import AnchorsPanel
 from acrf_tui.panels.gpu import GpuPanel
 from acrf_tui.panels.header import Header, banner_lines
 from acrf_tui.panels.journal import JournalPanel
+from acrf_tui.panels.keys import KeysLine
 from acrf_tui.panels.loss import LossPanel
 from acrf_tui.panels.panel import Panel
 from acrf_tui.panels.progress import ProgressPanel
@@ -30,6 +32,8 @@ from acrf_tui.state import RunState, describe_ack
 
 TICK_SECONDS = 0.25
 SLOW_TICK_SECONDS = 1.0
+SLOW_EVERY = {1: 1, 2: 3}
+"""Ticks of the slow pace for a panel's usual ones; all others take five."""
 STEERABLE: frozenset[str] = frozenset({"running", "paused"})
 LEAVABLE: frozenset[str] = frozenset({"running", "paused", "caching", "starting"})
 
@@ -44,9 +48,22 @@ class DashboardScreen(Screen[str]):
 
     CSS_PATH = "../styles/dashboard.tcss"
     AUTO_FOCUS = "#loss"
-    ALLOW_IN_MAXIMIZED_VIEW = "#header, #banner, Footer"
-    HORIZONTAL_BREAKPOINTS = [(0, "-w-tiny"), (60, "-w-phone"), (76, "-w-narrow"), (110, "-w-normal"), (170, "-w-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-h-tiny"), (20, "-h-short"), (30, "-h-middle"), (38, "-h-normal"), (46, "-h-tall")]
+    ALLOW_IN_MAXIMIZED_VIEW = "#top, #keys"
+    HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 (an instance variable in Screen)
+        (0, "-w-tiny"),
+        (60, "-w-phone"),
+        (76, "-w-narrow"),
+        (110, "-w-normal"),
+        (170, "-w-wide"),
+    ]
+    VERTICAL_BREAKPOINTS = [  # noqa: RUF012
+        (0, "-h-tiny"),
+        (20, "-h-short"),
+        (30, "-h-middle"),
+        (38, "-h-normal"),
+        (46, "-h-tall"),
+    ]
+    focused: Reactive[Widget | None] = Reactive(None, repaint=False)  # Screen's own repaints all of it: 40 KB a tab
     BINDINGS: ClassVar[list[BindingType]] = [
         command_binding("space", "pause_or_resume", "Pause", "run.pause", "Pause or resume training; the model stays"),
         command_binding("c", "command('checkpoint')", "Save", "run.checkpoint", "Save a checkpoint at the next step"),
@@ -57,13 +74,17 @@ class DashboardScreen(Screen[str]):
         command_binding("q", "leave", "Leave", "app.leave", "Detach, or checkpoint and stop"),
         command_binding("question_mark", "help", "Help", "app.help", "Show the keys that work now"),
         command_binding("g", "log_scale", "Log", "loss.log", "Loss: logarithmic or linear scale", show=False),
-        command_binding("B", "series('loss_balanced')", "Balanced", "loss.balanced", "Loss: anchor-balanced", show=False),
+        command_binding("plus,equals_sign", "zoom_loss(1)", "In", "loss.zoom-in", "Loss: the last steps", show=False),
+        command_binding("minus", "zoom_loss(-1)", "Out", "loss.zoom-out", "Loss: more steps", show=False),
+        command_binding("B", "series('loss_balanced')", "Balanced", "loss.balanced", "Loss: balanced", show=False),
         command_binding("R", "series('loss')", "Raw", "loss.raw", "Loss: raw trace", show=False),
         command_binding("C", "series('loss_char')", "Char", "loss.char", "Loss: Charbonnier component", show=False),
         command_binding("O", "series('loss_cos')", "Cos", "loss.cos", "Loss: cosine component", show=False),
         command_binding("F", "series('loss_fft')", "FFT", "loss.fft", "Loss: FFT component", show=False),
         *(
-            command_binding(str(n), f"panel({n})", f"Panel {n}", f"view.panel-{n}", f"Go to the {name} panel", show=False)
+            command_binding(
+                str(n), f"panel({n})", f"Panel {n}", f"view.panel-{n}", f"Go to the {name} panel", show=False
+            )
             for n, name in enumerate(("progress", "loss", "anchors", "GPU", "w(σ)", "LR", "journal"), start=1)
         ),
     ]
@@ -90,15 +111,15 @@ class DashboardScreen(Screen[str]):
         self._ticks = 0
         self._painted: dict[int, int] = {}
         self._leaving = False
-        self._waiting = 0
         self._shown_for: tuple[object, ...] = ()
 
     # ------------------------------------------------------------------ building
 
     def compose(self) -> ComposeResult:
         progress, loss, anchors, gpu, weight, rate, journal = self.panels
-        yield self._header
-        yield LineView(id="banner")
+        with Vertical(id="top"):
+            yield self._header
+            yield LineView(id="banner")
         with Container(id="body"):
             with Vertical(id="main"):
                 yield progress
@@ -112,7 +133,7 @@ class DashboardScreen(Screen[str]):
                     yield weight
                     yield rate
         yield Static("This terminal is too small: 60x20 is the least. The training is not affected.", id="too-small")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeysLine(id="keys")
 
     def on_mount(self) -> None:
         self.query_one("#banner").display = False
@@ -124,9 +145,11 @@ class DashboardScreen(Screen[str]):
         self._feed.stop()
 
     def on_resize(self, event: events.Resize) -> None:
-        footer = self.query_one(Footer)
-        footer.compact = event.size.width < 100
         self.call_after_refresh(self._paint_all)
+
+    def on_panel_resized(self, message: Panel.Resized) -> None:
+        """A breakpoint, a zoom or the banner changed a panel's size."""
+        self._paint_panel(self.panels.index(message.panel), message.panel, time.time(), force=True)
 
     # ------------------------------------------------------------------ what the feed says
 
@@ -161,7 +184,7 @@ class DashboardScreen(Screen[str]):
 
     def on_answered(self, message: Answered) -> None:
         """A command came back. The stream brings the acknowledgement to the journal; here are the failures."""
-        self._waiting = max(0, self._waiting - 1)
+        self._header.waiting = ""
         if message.ack is None:
             text = f"{message.name} was not delivered: {message.error}"
             self.run_state.note("error", text, time.time(), self.run_state.step)
@@ -169,7 +192,7 @@ class DashboardScreen(Screen[str]):
         elif not message.ack.ok:
             self.notify(describe_ack(message.ack), title="Command refused", severity="warning")
         if self._leaving:
-            if message.ack is not None and message.ack.ok or self.run_state.ended:
+            if (message.ack is not None and message.ack.ok) or self.run_state.ended:
                 self._close("stopped")
             else:
                 self._leaving = False
@@ -206,13 +229,13 @@ class DashboardScreen(Screen[str]):
         if self.frozen:
             return
         for index, panel in enumerate(self.panels):
-            every = min(2, panel.EVERY) if self.slow else panel.EVERY
+            every = SLOW_EVERY.get(panel.EVERY, 5) if self.slow else panel.EVERY
             if self._ticks % every == 0:
                 self._paint_panel(index, panel, now)
 
     def _paint_panel(self, index: int, panel: Panel, now: float, force: bool = False) -> None:
         clock_runs = isinstance(panel, ProgressPanel) and not self.run_state.ended
-        if not force and not clock_runs and self._painted.get(index) == self.run_state.revision:
+        if not force and not clock_runs and not panel.behind and self._painted.get(index) == self.run_state.revision:
             return
         if panel.size.width and panel.is_on_screen:
             self._painted[index] = self.run_state.revision
@@ -253,7 +276,7 @@ class DashboardScreen(Screen[str]):
         return True
 
     def _send(self, name: str, **args: Any) -> None:
-        self._waiting += 1
+        self._header.waiting = name
         self._feed.send(name, **args)
 
     def action_pause_or_resume(self) -> None:
@@ -309,6 +332,10 @@ class DashboardScreen(Screen[str]):
         """Switch the loss chart between logarithmic and linear."""
         self.loss.toggle_log()
 
+    def action_zoom_loss(self, levels: int) -> None:
+        """Show fewer or more of the last steps in the loss chart."""
+        self.loss.zoom(levels)
+
     def action_series(self, key: str) -> None:
         """Show or hide one series of the loss chart."""
         self.loss.toggle(key)
@@ -316,12 +343,13 @@ class DashboardScreen(Screen[str]):
 
     def action_help(self) -> None:
         """List the keys that work now."""
-        keys = [
-            KeyHelp(self.app.get_key_display(one.binding), one.binding.description, one.tooltip, one.enabled)
-            for one in self.active_bindings.values()
-            if one.binding.id or one.binding.show
-        ]
-        self.app.push_screen(HelpDialog([*keys, KeyHelp("tab", "", "Next panel", True)]))
+        keys: dict[str, KeyHelp] = {}
+        for one in self.active_bindings.values():
+            name = one.binding.id or (one.binding.action if one.binding.show else "")
+            if name and name not in keys:
+                key = self.app.get_key_display(one.binding)
+                keys[name] = KeyHelp(key, one.binding.description, one.tooltip, one.enabled)
+        self.app.push_screen(HelpDialog([*keys.values(), KeyHelp("tab", "", "Next panel", True)]))
 
     def action_leave(self) -> None:
         """Close an ended run at once; ask what becomes of a live one."""

@@ -126,10 +126,12 @@ class LeaveDialog(ModalScreen[str | None]):
         with Vertical(classes="dialog") as box:
             box.border_title = "Leave"
             yield Button("[b]d[/b]  Detach: training goes on", id="leave-detach", variant="primary")
-            yield Static(f"   come back with  acrf-tui attach {self.run_name}", classes="dialog-hint", markup=False)
+            yield Static(f"    come back with  acrf-tui attach {self.run_name}", classes="dialog-hint", markup=False)
             if self.may_stop:
                 yield Button("[b]s[/b]  Checkpoint and stop", id="leave-stop")
-                yield Static(f"   go on later with  acrf-tui resume {self.run_name}", classes="dialog-hint", markup=False)
+                yield Static(
+                    f"    go on later with  acrf-tui resume {self.run_name}", classes="dialog-hint", markup=False
+                )
             yield Button("[b]c[/b]  Cancel", id="leave-cancel")
 
     def on_button_pressed(self, event: Button.Pressed) -> None:

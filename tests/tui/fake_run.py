@@ -159,7 +159,9 @@ def make_history(steps: int = 0, total: int = 4000, gpus: int = 1, **changes: An
         ]
     means = [total / count if count else math.nan for total, count in zip(sums, draws, strict=True)]
     hardware = [replace(make_hardware(gpus, n), time=START + n) for n in range(40)] if steps else []
-    history = History(10 + steps if steps else 0, columns, draws, means, events if steps else [], hardware, recent[-64:])
+    history = History(
+        10 + steps if steps else 0, columns, draws, means, events if steps else [], hardware, recent[-64:]
+    )
     return replace(history, **changes)
 
 
@@ -266,8 +268,10 @@ class Training(FakeSource):
             if self.paused:
                 continue
             number += 1
-            changes = {"loss": math.nan, "loss_balanced": math.nan} if options.nan and number % 50 < 10 else {}
-            self.push(make_step(number, **changes))
+            step = make_step(number)
+            if options.nan and number % 50 < 10:
+                step = replace(step, loss=math.nan, loss_balanced=math.nan)
+            self.push(step)
             if number % 200 == 0:
                 self.push(Checkpoint(number, f"checkpoints/step-{number:06d}", 41_200_000, 0.31))
 

@@ -1,0 +1,191 @@
+"""Which configs the launchpad offers, what each says about itself, and its settings in rows. Nothing here draws."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import platformdirs
+
+from acrf_engine.run.folder import APP_NAME
+from acrf_tui.shipped import shipped
+
+if TYPE_CHECKING:
+    from acrf_engine.config import RunConfig
+
+FIRST = ("demo", "paper-defaults", "quick-try")
+"""Sample configs in the order that a newcomer wants them; the others follow by name."""
+TOP_LEVEL_KEY = re.compile(r"^([A-Za-z_]\w*)\s*:", re.MULTILINE)
+LONGEST_CONFIG = 256 * 1024
+MOST_FILES = 200
+
+Row = tuple[str, str]
+"""A label and what stands beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigEntry:
+    """A config file of the list. `origin`: sample, own (the user's config folder) or here (the current folder)."""
+
+    path: Path
+    origin: str
+    description: str
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def audience(self) -> str:
+        """The description as far as the first colon, full stop or bracket: who the config is for."""
+        return re.split(r"[:(]|\. |\.$", self.description, maxsplit=1)[0].strip()
+
+
+def leading_comment(text: str) -> str:
+    """The comment that a file begins with, as one line of text."""
+    lines: list[str] = []
+    for line in text.lstrip("\ufeff").splitlines():
+        if not line.startswith("#"):
+            if lines or line.strip():
+                break
+            continue
+        lines.append(line.lstrip("#").strip())
+    return " ".join(" ".join(lines).split())
+
+
+def sample_configs() -> list[ConfigEntry]:
+    """The configs that come with the program, for everyone first."""
+    found = _entries(shipped("sample_configs").glob("*.yaml"), "sample")
+    return sorted(found, key=lambda entry: (FIRST.index(entry.name) if entry.name in FIRST else len(FIRST), entry.name))
+
+
+def own_config_folder() -> Path:
+    """Where a user keeps configs for all projects."""
+    return platformdirs.user_config_path(APP_NAME) / "configs"
+
+
+def own_configs(here: Path) -> list[ConfigEntry]:
+    """The user's configs, then those of the folder `here` that look like configs.
+
+    Loads the schema: not for the UI thread.
+    """
+    from acrf_engine.config import RunConfig
+
+    folder = own_config_folder()
+    found = _entries(_yaml_files(folder), "own")
+    known = frozenset(RunConfig.model_fields)
+    if here.resolve() not in (folder.resolve(), shipped("sample_configs").resolve()):
+        found += _entries((path for path in _yaml_files(here) if looks_like_config(path, known)), "here")
+    return found
+
+
+def looks_like_config(path: Path, known: frozenset[str]) -> bool:
+    """Whether a YAML file has our keys. By its lines, so that a config with a mistake is offered, with the mistake."""
+    try:
+        if path.stat().st_size > LONGEST_CONFIG:
+            return False
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return False
+    keys = set(TOP_LEVEL_KEY.findall(text))
+    return len(keys & known) >= 2 or (bool(keys) and keys <= known)
+
+
+def _yaml_files(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.glob("*.yaml") if path.is_file() and not path.name.startswith("."))[
+            :MOST_FILES
+        ]
+    except OSError:
+        return []
+
+
+def _entries(paths: Iterable[Path], origin: str) -> list[ConfigEntry]:
+    entries = []
+    for path in paths:
+        try:
+            with path.open(encoding="utf-8-sig", errors="replace") as file:
+                description = leading_comment(file.read(4096))
+        except OSError as error:
+            description = f"cannot be read ({error.strerror})"
+        entries.append(ConfigEntry(path, origin, description))
+    return entries
+
+
+def settings_rows(config: RunConfig) -> list[Row]:
+    """The settings that decide what a run does, with units, in the order of a training's own story."""
+    rows: list[Row] = [("model", _model(config.model)), ("data set", _dataset(config))]
+    if config.trigger:
+        rows.append(("trigger", config.trigger))
+    length = f"{config.steps:,} steps" if config.steps else f"{config.epochs:,} epoch{'s' if config.epochs > 1 else ''}"
+    pictures = config.batch_size * config.gradient_accumulation
+    return [
+        *rows,
+        ("length", f"{length}, {pictures} pictures a step ({config.batch_size} × {config.gradient_accumulation})"),
+        ("LoRA", f"rank {config.network_dim}, alpha {config.network_alpha:g}, {_targets(config)}"),
+        ("anchors", f"K {config.turbo_steps} from the {config.anchors.source}, jitter {config.jitter_scale:g}"),
+        ("rate", f"{_rate(config.learning_rate)}, {_schedule(config)}"),
+        ("optimizer", f"{config.optimizer}, weight decay {config.optimization.weight_decay:g}"),
+        ("loss", _loss(config)),
+        ("saves", _saves(config)),
+    ]
+
+
+def _rate(value: float) -> str:
+    mantissa, _, exponent = f"{value:e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def _model(model: str) -> str:
+    return "tiny, built in" if model == "tiny" else short_path(model)
+
+
+def _dataset(config: RunConfig) -> str:
+    if isinstance(config.dataset, str):
+        return "demo, built in" if config.dataset == "demo" else short_path(config.dataset)
+    return ", ".join(short_path(source.path) for source in config.dataset)
+
+
+def _targets(config: RunConfig) -> str:
+    what = "attention" if config.lora.targets == "std" else "attention + feed-forward"
+    return f"{what} + refiners" if config.lora.refiners else what
+
+
+def _schedule(config: RunConfig) -> str:
+    name = config.scheduler.replace("_", " ")
+    if config.scheduler == "cosine_with_restarts":
+        name = f"cosine, {config.schedule.cycles} arcs"
+    end = "" if config.scheduler == "constant" else f" to {_rate(config.schedule.min_lr)}"
+    warmup = f", {config.schedule.warmup_steps} steps of warm-up" if config.schedule.warmup_steps else ""
+    return f"{name}{end}{warmup}"
+
+
+def _loss(config: RunConfig) -> str:
+    parts: Sequence[tuple[str, float]] = (
+        ("Char", config.loss.lambda_char),
+        ("Cos", config.loss.lambda_cos),
+        ("FFT", config.loss.lambda_fft),
+    )
+    text = " + ".join(f"{value:g} {name}" for name, value in parts if value)
+    return f"{text}, Min-SNR γ {config.snr_gamma:g}" if config.snr_gamma else f"{text}, not weighted"
+
+
+def _saves(config: RunConfig) -> str:
+    every = config.checkpoint.every
+    text = f"every {every:,} steps, newest {config.checkpoint.keep} kept" if every else "at the end"
+    return f"{text}; previews every {config.preview.every:,}" if config.preview.every else text
+
+
+def printable(text: str) -> str:
+    """A name of any kind on one line: what a terminal would take for a command is shown as a mark."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
+def short_path(path: str | Path) -> str:
+    """A path as people write it: below the home folder with `~`."""
+    text = printable(str(path))
+    home = str(Path.home())
+    return f"~{text[len(home) :]}" if text == home or text.startswith(f"{home}/") else text
