@@ -52,7 +52,10 @@ def _say_what_goes_on(folders: list[RunFolder]) -> None:
     with contextlib.suppress(OSError):
         for folder in folders:
             with contextlib.suppress(RunError):
-                if folder.read_status().active:
+                status = folder.read_status()
+                if status.state in ("stopping", "stopped"):
+                    print(f"run {folder.name} is stopped, its checkpoint saved: acrf-tui resume {folder.name}")
+                elif status.active:
                     print(f"run {folder.name} goes on: acrf-tui attach {folder.name}")
         sys.stdout.flush()
 

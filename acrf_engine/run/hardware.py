@@ -32,7 +32,8 @@ class GpuReader:
             self._nvml.nvmlInit()
             self._handles = [self._nvml.nvmlDeviceGetHandleByIndex(i) for i in range(self._nvml.nvmlDeviceGetCount())]
         except self._nvml.NVMLError as error:
-            self.note = f"{NO_GPU} (NVML: {error})"
+            missing = "Not Found" in str(error)  # no driver on this machine: nothing is wrong
+            self.note = NO_GPU if missing else f"The GPU cannot be read (NVML: {error})."
             return
         if not self._handles:
             self.note = NO_GPU
