@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from acrf_engine.config import absolute, dump, load_config
@@ -44,7 +45,7 @@ def _train(argv: list[str]) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    config = absolute(load_config(args.config, args.overrides))
+    config = absolute(load_config(args.config, args.overrides), args.config)
     runs_dir = args.runs.absolute() if args.runs else default_runs_dir()
     name = args.name or fresh_name(runs_dir, args.config.stem)
     folder = create_run(runs_dir, name, dump(config), config.steps or 0)
@@ -63,9 +64,9 @@ def _tool(argv: list[str]) -> int:
     drawing.add_argument("lora", type=Path)
     drawing.add_argument("--model", required=True)
     drawing.add_argument("--prompt", required=True)
-    drawing.add_argument("--steps", type=int, default=8)
-    drawing.add_argument("--seed", type=int, default=42)
-    drawing.add_argument("--size", type=int)
+    drawing.add_argument("--steps", type=_between(1, 100), default=8)
+    drawing.add_argument("--seed", type=_between(0, 2**63 - 1), default=42)
+    drawing.add_argument("--size", type=_between(32, 4096, 16))
     drawing.add_argument("--out", type=Path, required=True)
     exporting = tools.add_parser("export")
     exporting.add_argument("lora", type=Path)
@@ -89,10 +90,26 @@ def _tool(argv: list[str]) -> int:
     return 0
 
 
+def _between(low: int, high: int, step: int = 1) -> Callable[[str], int]:
+    """A whole number of the command line, checked where it is read."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+        if not low <= value <= high or value % step:
+            of = f", a multiple of {step}" if step > 1 else ""
+            raise argparse.ArgumentTypeError(f"expected {low} to {high}{of}, got {value}")
+        return value
+
+    return parse
+
+
 def _check(args: argparse.Namespace) -> int:
     from acrf_engine.check import check, lines
 
-    config = absolute(load_config(args.config, args.overrides))
+    config = absolute(load_config(args.config, args.overrides), args.config)
     report = check(config, str(args.config), args.runs.absolute() if args.runs else default_runs_dir())
     print(json.dumps(dataclasses.asdict(report), indent=1) if args.json else "\n".join(lines(report)))
     return 0

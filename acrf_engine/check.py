@@ -13,13 +13,12 @@ import platformdirs
 
 from acrf_engine.config import RunConfig, dataset_folder
 from acrf_engine.data.buckets import bucket_for
+from acrf_engine.data.errors import printable
 from acrf_engine.data.scan import Scan, scan
-from acrf_engine.model.layout import Checkpoint
+from acrf_engine.model.layout import Checkpoint, ModelError
 from acrf_engine.run.hardware import GpuReader
 
 ADAM_STATE_BYTES = {"AdamW8bit": 2, "AdamW": 8}
-LORA_MODULE = re.compile(r"layers\.\d+\.attention\.(to_q|to_k|to_v|to_out\.0)\.weight")
-FEED_FORWARD_MODULE = re.compile(r"layers\.\d+\.feed_forward\.w[123]\.weight")
 
 
 @dataclass
@@ -64,7 +63,7 @@ def _look_at_data(config: RunConfig, report: Report) -> None:
     found: Scan = scan(sources, config.trigger)
     report.pictures = len(found.pictures)
     report.without_caption = sum(not picture.has_caption_file for picture in found.pictures)
-    report.left_out = [{"path": str(item.path), "reason": item.reason} for item in found.rejected]
+    report.left_out = [{"path": printable(item.path), "reason": item.reason} for item in found.rejected]
     repeats: dict[str, int] = {}
     for picture in found.pictures:
         width, height = bucket_for(picture.width, picture.height, report.resolution)
@@ -85,11 +84,17 @@ def _look_at_data(config: RunConfig, report: Report) -> None:
 def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -> None:
     shapes = checkpoint.transformer_shapes()
     report.base_parameters = sum(math.prod(shape) for shape in shapes.values())
-    patterns = [LORA_MODULE] + ([FEED_FORWARD_MODULE] if config.lora.targets == "ext" else [])
-    trained = [shape for name, shape in shapes.items() if any(pattern.fullmatch(name) for pattern in patterns)]
+    blocks = "layers|noise_refiner|context_refiner" if config.lora.refiners else "layers"
+    kinds = r"attention\.(to_q|to_k|to_v|to_out\.0)" + (
+        r"|feed_forward\.w[123]" if config.lora.targets == "ext" else ""
+    )
+    pattern = re.compile(rf"({blocks})\.\d+\.({kinds})\.weight")
+    trained = [shape for name, shape in shapes.items() if pattern.fullmatch(name)]
     report.trainable_parameters = sum(config.network_dim * sum(shape) for shape in trained)
 
     gpus = GpuReader().devices()
+    if config.memory.device == "cuda" and not gpus:
+        raise ModelError("memory.device: cuda is asked for, but there is no GPU here (use auto or cpu)")
     on_gpu = bool(gpus) and config.memory.device != "cpu"
     report.device = gpus[0].name if on_gpu else "CPU"
     report.device_memory = gpus[0].memory_total if on_gpu else None

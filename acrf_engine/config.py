@@ -11,10 +11,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from acrf_engine.yaml_source import ConfigError, KeyPath, load_file, parse_value
+from acrf_engine.yaml_source import ConfigError, KeyPath, dump_text, load_file, parse_value
 
 TINY_MODEL = "tiny"
 DEMO_DATASET = "demo"
@@ -245,8 +244,30 @@ def build_config(
         raise ConfigError("\n".join(_explain(error, lines or {}, name, changed))) from None
 
 
-def absolute(config: RunConfig) -> RunConfig:
-    """The config with absolute paths, resolved against the current folder. Raises ConfigError for what is not there."""
+def absolute(config: RunConfig, origin: Path | None = None) -> RunConfig:
+    """The config with absolute paths, resolved against the current folder.
+
+    Raises ConfigError for what is not there, naming the line of the file `origin` where it stands.
+    """
+    try:
+        return _absolute(config)
+    except _Missing as missing:
+        where = ""
+        if origin is not None and origin.is_file():
+            line = _line_of((missing.key,), load_file(origin)[1])
+            where = f"{origin}:{line}: " if line else f"{origin}: "
+        raise ConfigError(f"{where}{missing.key}: {missing}") from None
+
+
+class _Missing(Exception):
+    """What a config points to is not there."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def _absolute(config: RunConfig) -> RunConfig:
     sources = []
     for source in config.sources():
         folder = ASSETS / "demo" if source.path == DEMO_DATASET else Path(source.path).expanduser().absolute()
@@ -273,7 +294,7 @@ def dataset_folder(source: DatasetSource) -> Path:
 
 def dump(config: RunConfig) -> str:
     """The resolved config as YAML, every key present, in the schema's order."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=1000)
+    return dump_text(config.model_dump(mode="json"))
 
 
 def _resolve_model(model: str) -> str:
@@ -282,30 +303,31 @@ def _resolve_model(model: str) -> str:
     path = Path(model).expanduser()
     if path.is_dir():
         if not (path / "model_index.json").is_file():
-            raise ConfigError(
-                f"{path}: model: no model_index.json in this folder (expected the diffusers layout: model_index.json, "
-                "transformer/, vae/, text_encoder/, tokenizer/, scheduler/)"
+            raise _Missing(
+                "model",
+                f"{path}: no model_index.json in this folder (expected the diffusers layout: model_index.json, "
+                "transformer/, vae/, text_encoder/, tokenizer/, scheduler/)",
             )
         return str(path.absolute())
     looks_like_hub = model.count("/") == 1 and not model.startswith((".", "/", "~"))
     if looks_like_hub:
         return model
-    raise ConfigError(f"{path.absolute()}: model: there is no such folder (give a folder, a hub id, or `tiny`)")
+    raise _Missing("model", f"{path.absolute()}: there is no such folder (give a folder, a hub id, or `tiny`)")
 
 
 def _require_pictures(folder: Path) -> None:
     if not folder.exists():
-        raise ConfigError(f"{folder}: dataset: there is no such folder (make it and put pictures in, or fix the path)")
+        raise _Missing("dataset", f"{folder}: there is no such folder (make it and put pictures in, or fix the path)")
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: dataset: this is a file, not a folder (give the folder it is in)")
+        raise _Missing("dataset", f"{folder}: this is a file, not a folder (give the folder it is in)")
     try:
         names = [name for _, _, files in os.walk(folder) for name in files if not name.startswith(".")]
     except OSError as error:
-        raise ConfigError(f"{folder}: dataset: cannot be read ({error.strerror})") from None
+        raise _Missing("dataset", f"{folder}: cannot be read ({error.strerror})") from None
     if not any(name.lower().endswith(PICTURE_SUFFIXES) for name in names):
         kinds = sorted({Path(name).suffix.lower() or name for name in names})[:5]
         found = f"; it holds {len(names)} other files: {', '.join(kinds)}" if names else "; it is empty"
-        raise ConfigError(f"{folder}: dataset: no pictures found ({', '.join(PICTURE_SUFFIXES)}{found})")
+        raise _Missing("dataset", f"{folder}: no pictures found ({', '.join(PICTURE_SUFFIXES)}{found})")
 
 
 def _apply(values: dict[str, Any], override: str) -> str:
@@ -327,7 +349,10 @@ def _apply(values: dict[str, Any], override: str) -> str:
 def _explain(error: ValidationError, lines: dict[KeyPath, int], name: str, changed: set[str]) -> list[str]:
     reasons: dict[KeyPath, list[str]] = {}
     for problem in error.errors(include_url=False):
-        keys = tuple(part for part in problem["loc"] if _is_key(part))
+        *above, last = problem["loc"] or ("",)
+        known = (last,) if problem["type"] == "extra_forbidden" or _is_key(last) else ()
+        keys = tuple(part for part in above if _is_key(part)) + known
+        keys = tuple(part for part in keys if part != "")
         reasons.setdefault(keys, []).append(_reason(problem, keys))
     messages = []
     for keys, texts in sorted(reasons.items(), key=lambda item: _line_of(item[0], lines) or 0):
@@ -356,7 +381,8 @@ def _reason(problem: Any, keys: KeyPath) -> str:
     shown = repr(given)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     if kind == "extra_forbidden":
-        close = difflib.get_close_matches(str(keys[-1]), list(_names_at(keys[:-1])), n=1, cutoff=0.6)
+        spelled = str(keys[-1]).replace("-", "_")
+        close = difflib.get_close_matches(spelled, list(_names_at(keys[:-1])), n=1, cutoff=0.6)
         return f"unknown key (did you mean {close[0]}?)" if close else "unknown key (remove it)"
     if kind == "value_error":
         return str(problem["ctx"]["error"])

@@ -306,8 +306,11 @@ class Command:
 
 
 def to_wire(event: Event) -> dict[str, Any]:
-    """The event as a JSON-ready dict: `type`, `seq`, `time`, then its fields; non-finite floats become null."""
-    fields = dataclasses.asdict(event)
+    """The event as a JSON-ready dict: `type`, `seq`, `time`, then its fields.
+
+    Non-finite floats become null. Text that is no UTF-8 (Linux allows any bytes in a file name) is backslash-escaped.
+    """
+    fields = {name: _encodable(value) for name, value in dataclasses.asdict(event).items()}
     body: dict[str, Any] = {"type": event.type, "seq": fields.pop("seq"), "time": fields.pop("time")}
     bad = [name for name, value in fields.items() if _has_non_finite(value)]
     body.update({name: _finite(value) if name in bad else value for name, value in fields.items()})
@@ -356,6 +359,16 @@ def clip_text(text: str, limit: int = 1500) -> str:
     if len(raw) <= limit:
         return text
     return "..." + raw[-limit:].decode("utf-8", "ignore")
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, list):
+        return [_encodable(item) for item in value] if value and not isinstance(value[0], float | int) else value
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return value
 
 
 def _has_non_finite(value: Any) -> bool:

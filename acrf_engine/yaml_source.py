@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,24 @@ def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that also quotes what only YAML 1.2 reads as a number, such as 1e-4."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    plain = _resolve(yaml.ScalarNode, text, (True, False)) == "tag:yaml.org,2002:str"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_resolve: Callable[[type, str, tuple[bool, bool]], str] = _Loader("").resolve
+_Dumper.add_representer(str, _represent_text)
+
+
+def dump_text(values: dict[str, Any]) -> str:
+    """`values` as YAML in their own order; `load_text` gives them back."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+
+
 def load_file(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """The mapping in a YAML file and the line (from 1) of every key path. Raises ConfigError."""
     try:
@@ -72,7 +91,7 @@ def load_text(text: str, name: str) -> tuple[dict[str, Any], dict[KeyPath, int]]
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{name}{line}: not valid YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{name}: not valid YAML: {str(error)[:200]}") from None
     if node is None:
         return {}, {}
@@ -86,12 +105,16 @@ def load_text(text: str, name: str) -> tuple[dict[str, Any], dict[KeyPath, int]]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ConfigError(f"{name}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem}") from None
+    except (ValueError, KeyError, RecursionError) as error:
+        raise ConfigError(f"{name}: a value is not what its tag says, or too long ({str(error)[:120]})") from None
     finally:
         loader.dispose()
 
 
 def parse_value(text: str) -> Any:
     """The value of `--set key=VALUE`, read as YAML would read it."""
+    if "\n" in text or "\r" in text:
+        raise ConfigError(f"--set: {text.splitlines()[0][:60]!r} ...: a value is one line (give --set once per key)")
     values, _ = load_text(f"value: {text}" if text.strip() else "value:", "--set")
     return values["value"]
 

@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     resume.add_argument("run")
     _training_options(resume, name=False)
-    resume.add_argument("--epochs", type=int, metavar="N", help="extend to this many epochs")
+    resume.add_argument("--epochs", type=int, metavar="N", help="extend to this many epochs, instead of --steps")
     resume.set_defaults(handler=_resume)
 
     attach = commands.add_parser("attach", help="watch and steer a run that is going on, or look at an ended one")
@@ -190,7 +190,7 @@ def _start(args: argparse.Namespace, config_path: Path, stem: str) -> int:
     overrides = list(args.overrides)
     if args.steps is not None:
         overrides.append(f"steps={args.steps}")
-    config = absolute(load_config(config_path, overrides))
+    config = absolute(load_config(config_path, overrides), config_path)
     runs_dir = _runs_dir(args)
     if config_path.name == "config.yaml" and (config_path.parent / "status.json").exists():
         stem = config_path.absolute().parent.name  # the config of a run folder: repeat that run
@@ -200,6 +200,7 @@ def _start(args: argparse.Namespace, config_path: Path, stem: str) -> int:
 
 def _resume(args: argparse.Namespace) -> int:
     from acrf_engine.config import absolute, dump, load_config
+    from acrf_engine.run.changes import changed_keys, planned_steps
     from acrf_engine.run.folder import write_private
 
     _require_terminal_or_headless(args)
@@ -208,20 +209,27 @@ def _resume(args: argparse.Namespace) -> int:
     if status.active:
         raise RunError(f"run {folder.name} is {status.state} already (`acrf-tui attach {folder.name}`)")
     overrides = list(args.overrides)
+    if args.steps is not None and args.epochs is not None:
+        raise RunError("--steps and --epochs both say how long the run is (give one)")
     if args.steps is not None:
         overrides.append(f"steps={args.steps}")
     if args.epochs is not None:
         overrides += [f"epochs={args.epochs}", "steps=null"]
     config = load_config(folder.config, overrides)
-    if status.state == "finished":
-        total = config.steps
-        if not (args.steps or args.epochs) or (total is not None and total <= status.step):
-            raise RunError(
-                f"run {folder.name} is finished at step {status.step} (extend it with `--steps N` above that, "
-                "or `--epochs N`)"
-            )
+    if status.state == "finished" and planned_steps(config, folder) <= status.step:
+        raise RunError(
+            f"run {folder.name} is finished at step {status.step} "
+            "(extend it with `--steps N` or `--epochs N` above that)"
+        )
+    changed = changed_keys(load_config(folder.config), config)
+    if changed and any(folder.checkpoints.glob("step-*")):
+        raise RunError(
+            f"run {folder.name} cannot change {', '.join(changed)} any more (start a new run with `acrf-tui train "
+            f"{folder.config} --set ...`)"
+        )
     if overrides:
-        write_private(folder.config, dump(absolute(config)))
+        write_private(folder.config, dump(absolute(config, folder.config)))
+    write_private(folder.given, json.dumps([override.partition("=")[0].strip() for override in args.overrides]))
     return _go(args, folder)
 
 

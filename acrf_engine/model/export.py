@@ -23,7 +23,7 @@ def export(source: Path, kind: Format, target: Path) -> int:
     strange = [name for name in tensors if not name.startswith(OWN_PREFIX) or ".lora_" not in name]
     if strange or not tensors:
         raise LoraError(f"{source}: not a LoRA in diffusers format (first strange key: {(strange or ['none'])[0]})")
-    if source.absolute() == target.absolute():
+    if target.exists() and target.samefile(source):
         raise LoraError(f"{target}: is the file itself (choose another --out)")
     if kind == "comfyui":
         tensors = _comfyui(tensors)

@@ -34,7 +34,7 @@ def load_transformer(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.d
 
     folder = checkpoint.folder / "transformer"
     with _named_errors(folder):
-        model = ZImageTransformer2DModel.from_pretrained(str(folder), torch_dtype=dtype, use_safetensors=True)
+        model = ZImageTransformer2DModel.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
     model.requires_grad_(False)
     return model.to(device).eval()
 
@@ -45,7 +45,7 @@ def load_vae(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype = 
 
     folder = checkpoint.folder / "vae"
     with _named_errors(folder):
-        vae = AutoencoderKL.from_pretrained(str(folder), torch_dtype=dtype, use_safetensors=True)
+        vae = AutoencoderKL.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
     return vae.requires_grad_(False).to(device).eval()
 
 

@@ -24,7 +24,7 @@ def draw(model: str, lora: Path, prompt: str, out: Path, steps: int, seed: int, 
     checkpoint = Checkpoint(model)
     device = choose_device("auto")
     pipeline = ZImagePipeline.from_pretrained(
-        str(checkpoint.folder), torch_dtype=choose_dtype("auto", device), use_safetensors=True
+        str(checkpoint.folder), dtype=choose_dtype("auto", device), use_safetensors=True
     ).to(device)
     pipeline.set_progress_bar_config(disable=True)
     try:

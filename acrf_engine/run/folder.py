@@ -18,6 +18,7 @@ import platformdirs
 from acrf_engine.protocol import ACTIVE_STATES
 
 APP_NAME = "acrf-tui"
+MAX_REMEMBERED = 1000
 RUNS_VARIABLE = "ACRF_RUNS"
 NAME_PATTERN = re.compile(r"[^\W.][\w.+-]{0,99}")
 
@@ -66,6 +67,7 @@ class RunFolder:
         self.samples = self.path / "samples"
         self.lock = self.path / "lock"
         self.socket = self.path / "socket"
+        self.given = self.path / ".given.json"
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
@@ -102,6 +104,13 @@ class RunFolder:
         known = {f.name for f in fields(Status)}
         return Status(**{key: value for key, value in raw.items() if key in known})
 
+    def read_given_keys(self) -> list[str]:
+        """The config keys that were given on the command line of the last `resume`."""
+        try:
+            return [str(key) for key in json.loads(self.given.read_text(encoding="utf-8"))]
+        except (OSError, ValueError):
+            return []
+
     def write_status(self, status: Status) -> None:
         """Replace status.json atomically; a reader sees the old one or the new one, never a half."""
         status.updated = time.time()
@@ -114,7 +123,7 @@ class RunFolder:
         except OSError:
             return False
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: readers do not take each other for a supervisor
         except OSError:
             return True
         finally:
@@ -227,9 +236,15 @@ def index_file() -> Path:
 def remember(folder: RunFolder) -> None:
     """Add the run to the per-user index. A read-only home costs the index, never the run."""
     path = index_file()
+    known = _remembered()
+    if folder.path in known:
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with path.open("a", encoding="utf-8") as file:
+        if len(known) >= MAX_REMEMBERED:
+            kept = [run for run in reversed(known) if run.is_dir()][-MAX_REMEMBERED // 2 :]
+            write_private(path, "".join(f"{run}\n" for run in kept))
+        with path.open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write(f"{folder.path}\n")
     except OSError:
         return
@@ -237,8 +252,8 @@ def remember(folder: RunFolder) -> None:
 
 def _remembered() -> list[Path]:
     try:
-        lines = index_file().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = index_file().read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
         return []
     return [Path(line) for line in dict.fromkeys(reversed(lines)) if line]
 

@@ -25,17 +25,13 @@ def train_headless(folder: RunFolder, as_json: bool) -> int:
     Raises RunError where the run cannot start.
     """
     after = TelemetryReader(folder.telemetry).last_seq()
-    run = launch(folder)
     stopping = threading.Event()
-
-    def stop(*_: Any) -> None:
-        if not stopping.is_set():
-            stopping.set()
-            threading.Thread(target=_ask_to_stop, args=(run,), daemon=True).start()
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    # Before the launch: a Ctrl-C in its midst must not leave a run behind that nobody follows.
+    signal.signal(signal.SIGINT, lambda *_: stopping.set())
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    run = launch(folder)
+    threading.Thread(target=_stop_when_asked, args=(run, stopping), daemon=True).start()
     printer = LinePrinter(sys.stderr)
     output: TextIO | None = sys.stdout if as_json else None
     last: dict[str, Any] | None = None
@@ -140,7 +136,8 @@ def _print(stream: TextIO, line: str) -> TextIO | None:
     return stream
 
 
-def _ask_to_stop(run: Run) -> None:
+def _stop_when_asked(run: Run, stopping: threading.Event) -> None:
+    stopping.wait()
     while True:
         try:
             run.command("stop")

@@ -128,7 +128,7 @@ class Connection:
             line = self._file.readline()
         except TimeoutError:
             raise ConnectionError("the supervisor does not answer") from None
-        if not line:
+        if not line.endswith(b"\n"):
             raise ConnectionError("the supervisor has closed the connection")
         answer = json.loads(line)
         if not isinstance(answer, dict):

@@ -138,7 +138,7 @@ class Supervisor:
         try:
             with self.arrived:
                 write()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:
             self._say_once(f"telemetry cannot be written: {error}")
 
     def _say_once(self, message: str) -> None:

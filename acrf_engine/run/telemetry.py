@@ -37,8 +37,10 @@ CREATE TABLE IF NOT EXISTS steps (
 CREATE INDEX IF NOT EXISTS steps_by_step ON steps (step);
 CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, time REAL, type TEXT, body TEXT);
 CREATE TABLE IF NOT EXISTS hardware (seq INTEGER PRIMARY KEY, time REAL, body TEXT);
+CREATE TABLE IF NOT EXISTS reserved (seq INTEGER);
 CREATE TABLE IF NOT EXISTS anchors (anchor INTEGER PRIMARY KEY, draws INTEGER, loss_sum REAL, finite INTEGER);
 """
+SEQ_BLOCK = 1000
 _LAST_SEQ = (
     "SELECT max(s) FROM (SELECT max(seq) s FROM steps UNION ALL SELECT max(seq) FROM events "
     "UNION ALL SELECT max(seq) FROM hardware)"
@@ -86,13 +88,29 @@ class TelemetryWriter:
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
         self._open = False
+        self._reserved = self._last = 0
 
     def last_seq(self) -> int:
-        return int(self._db.execute(_LAST_SEQ).fetchone()[0] or 0)
+        """The highest sequence number that may have been given out, also by a supervisor that was killed."""
+        stored = int(self._db.execute(_LAST_SEQ).fetchone()[0] or 0)
+        row = self._db.execute("SELECT max(seq) FROM reserved").fetchone()
+        return max(stored, int(row[0] or 0))
+
+    def _reserve(self, seq: int) -> None:
+        # Not every event is stored, and a killed writer loses its last transaction: numbers are taken in blocks.
+        if seq > self._reserved:
+            self.commit()
+            self._reserved = seq + SEQ_BLOCK
+            self._set_reserved(self._reserved)
+
+    def _set_reserved(self, seq: int) -> None:
+        self._db.execute("INSERT OR REPLACE INTO reserved (rowid, seq) VALUES (1, ?)", (seq,))
 
     def record(self, body: dict[str, Any]) -> None:
         """Store one stamped wire event."""
         kind = body["type"]
+        self._reserve(body["seq"])
+        self._last = body["seq"]
         if kind in _TRANSIENT:
             return
         if not self._open:
@@ -149,6 +167,8 @@ class TelemetryWriter:
 
     def close(self) -> None:
         self.commit()
+        if self._last:
+            self._set_reserved(self._last)
         self._db.close()
 
 

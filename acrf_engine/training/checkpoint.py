@@ -74,9 +74,7 @@ def write(folder: Path, step: int, snapshot: Snapshot) -> tuple[Path, int]:
         for name, data in files.items():
             _write_durably(temporary / name, data)
         _sync_folder(temporary)
-        if target.exists():  # the same step, saved again after a resume
-            os.rename(target, folder / f".trash-{step}-{os.getpid()}")
-        os.rename(temporary, target)
+        _replace(temporary, target)
         _sync_folder(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -90,9 +88,23 @@ def write(folder: Path, step: int, snapshot: Snapshot) -> tuple[Path, int]:
     return target, sum(len(data) for data in files.values())
 
 
+def _replace(temporary: Path, target: Path) -> None:
+    """Rename into place; the same step saved before (a resume, a second save) gives way, and comes back on an error."""
+    former = target.with_name(f".former-{target.name}")
+    if target.exists():
+        os.rename(target, former)
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        if former.exists():
+            os.rename(former, target)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
+
+
 def newest(folder: Path) -> tuple[Path, Snapshot] | None:
     """The newest checkpoint that verifies, read; None where there is none. Broken ones are named in the log."""
-    for path in sorted(_complete(folder), reverse=True):
+    for path in reversed(_complete(folder)):
         try:
             return path, read(path)
         except CheckpointError as error:
@@ -124,14 +136,20 @@ def step_of(path: Path) -> int:
 
 def rotate(folder: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints; each is renamed away first, so that no half one is ever seen."""
-    for path in sorted(_complete(folder))[:-keep]:
+    for path in _complete(folder)[:-keep]:
         with contextlib.suppress(OSError):
             os.rename(path, folder / f".trash-{path.name}-{os.getpid()}")
     _empty_trash(folder)
 
 
 def clean(folder: Path) -> None:
-    """Remove what a killed writer left. Only under the run's lock."""
+    """Remove what a killed writer left, and bring back what it had moved aside. Only under the run's lock."""
+    for former in folder.glob(".former-step-*"):
+        target = former.with_name(former.name.removeprefix(".former-"))
+        if target.exists():
+            shutil.rmtree(former, ignore_errors=True)
+        else:
+            os.rename(former, target)
     for pattern in (".tmp-*", ".trash-*"):
         for path in folder.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
@@ -180,7 +198,9 @@ def _json(value: Any) -> bytes:
 
 
 def _complete(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("step-*") if path.is_dir() and path.name[5:].isdigit()]
+    """Checkpoints in place, oldest step first."""
+    found = [path for path in folder.glob("step-*") if path.is_dir() and path.name[5:].isdecimal()]
+    return sorted(found, key=step_of)
 
 
 def _write_durably(path: Path, data: bytes) -> None:

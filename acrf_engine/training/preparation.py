@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from acrf_engine.config import RunConfig, dataset_folder
 from acrf_engine.data.batches import BatchPlan
 from acrf_engine.data.cache import Cache, CachedDataset, fill
+from acrf_engine.data.errors import printable
 from acrf_engine.data.scan import scan
 from acrf_engine.method.anchors import pipeline_anchors, scheduler_anchors
 from acrf_engine.method.losses import Lambdas
@@ -120,7 +121,7 @@ def cache_data(
     sources = [source.model_copy(update={"path": str(dataset_folder(source))}) for source in config.sources()]
     found = scan(sources, config.trigger, progress("caching"))
     for rejected in found.rejected:
-        report(WarningEvent(f"left out: {rejected.path}: {rejected.reason}"))
+        report(WarningEvent(f"left out: {printable(rejected.path)}: {rejected.reason}"))
     prompts = config.preview.prompts or [found.pictures[0].caption]
     dataset = fill(
         found,

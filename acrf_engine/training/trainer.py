@@ -27,16 +27,21 @@ from acrf_engine.method.step import MicroStep, acrf_micro_step
 from acrf_engine.model import lora
 from acrf_engine.model.zimage import velocity
 from acrf_engine.protocol import Checkpoint, Step, WarningEvent
+from acrf_engine.run.changes import changed_keys
 from acrf_engine.run.folder import RunFolder
 from acrf_engine.training import checkpoint as checkpoints
 from acrf_engine.training.balance import AnchorBalance
-from acrf_engine.training.identity import changed_keys, environment
+from acrf_engine.training.identity import environment
 from acrf_engine.training.optim import Ramp, learning_rate, make_optimizer
 from acrf_engine.training.preparation import Prepared, Report, to_device
 
 
 class NonFinite(Exception):
     """A loss or gradient is NaN or infinite; the message says at which step, where, and in which pictures."""
+
+
+class MismatchError(checkpoints.CheckpointError):
+    """A run cannot be resumed: its config or data are not those it began with; the message names what changed."""
 
 
 @dataclass
@@ -259,26 +264,29 @@ class Trainer:
         self.balance = AnchorBalance(**snapshot.state["balance"])
 
     def _keep_live_settings(self, snapshot: checkpoints.Snapshot) -> None:
-        """What was set live goes on, unless the config has been changed since."""
+        """What was set live goes on, unless the config has been changed since, or the key was given on resuming."""
         before = Settings.of(RunConfig.model_validate(snapshot.state["config"], strict=False))
         live = Settings(**snapshot.state["settings"])
+        given = {key.rpartition(".")[2] for key in self.folder.read_given_keys()}
         now = vars(self.settings)
-        kept = {name: value if value != getattr(before, name) else getattr(live, name) for name, value in now.items()}
-        self.settings = Settings(**kept)
+        changed = {name for name, value in now.items() if value != getattr(before, name) or name in given}
+        self.settings = Settings(
+            **{name: value if name in changed else getattr(live, name) for name, value in now.items()}
+        )
         ramp = snapshot.state.get("ramp")
-        self.ramp = Ramp(**ramp) if ramp and now["learning_rate"] == before.learning_rate else None
+        self.ramp = Ramp(**ramp) if ramp and "learning_rate" not in changed else None
 
     def _check_identity(self, path: Path, snapshot: checkpoints.Snapshot) -> None:
-        """Raises CheckpointError, by name, where config or data are not those of the checkpoint."""
+        """Raises MismatchError, by name, where config or data are not those of the checkpoint."""
         state = snapshot.state
         changed = changed_keys(RunConfig.model_validate(state["config"], strict=False), self.config)
         if changed:
-            raise checkpoints.CheckpointError(
+            raise MismatchError(
                 f"{self.folder.config}: {', '.join(changed)} changed since {path.name}; a resumed run must go on as it "
                 "began (undo the change, or start a new run)"
             )
         if state["dataset"] != self.prepared.dataset.fingerprint:
-            raise checkpoints.CheckpointError(
+            raise MismatchError(
                 f"the pictures or captions changed since {path.name}; a resumed run must see the same data "
                 "(restore them, or start a new run)"
             )

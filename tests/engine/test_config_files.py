@@ -373,7 +373,15 @@ def test_relative_paths_resolve_against_the_current_folder(photos: Path, monkeyp
 
 def test_a_dataset_that_is_not_there_is_named_with_its_whole_path(tmp_path: Path) -> None:
     message = missing(dataset=str(tmp_path / "none"))
-    assert f"{tmp_path / 'none'}: dataset: there is no such folder" in message
+    assert f"dataset: {tmp_path / 'none'}: there is no such folder" in message
+
+
+def test_what_is_missing_is_named_with_the_line_that_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"epochs: 2\ndataset: {tmp_path / 'none'}\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        absolute(load_config(path), path)
+    assert str(caught.value).startswith(f"{path}:2: dataset: {tmp_path / 'none'}: there is no such folder")
 
 
 def test_an_empty_dataset_says_so(tmp_path: Path) -> None:
@@ -393,13 +401,15 @@ def test_a_picture_given_instead_of_its_folder_is_explained(photos: Path) -> Non
 
 def test_a_model_folder_without_index_says_what_is_expected(photos: Path, tmp_path: Path) -> None:
     message = missing(model=str(tmp_path), dataset=str(photos))
-    assert f"{tmp_path}: model: no model_index.json" in message
+    assert f"model: {tmp_path}: no model_index.json" in message
     assert "transformer/" in message
 
 
 @pytest.mark.parametrize("model", ["./nowhere", "/nowhere/at/all", "Z-Image"])
 def test_a_model_that_is_not_there_says_so(photos: Path, model: str) -> None:
-    assert "model: there is no such folder" in missing(model=model, dataset=str(photos))
+    message = missing(model=model, dataset=str(photos))
+    assert message.startswith("model: ")
+    assert "there is no such folder" in message
 
 
 def test_a_hub_id_is_left_alone(photos: Path) -> None:
