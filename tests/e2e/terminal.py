@@ -30,11 +30,17 @@ class Terminal:
         self.raw = bytearray()
         self._stream = pyte.ByteStream(self.screen)
         self._status: int | None = None
-        self.pid, self._fd = pty.fork()
+        own = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8", **environment}
+        # readline puts COLUMNS and LINES into the C environment, and they would overrule the real size.
+        environ = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")} | own
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.pid, self._fd = os.fork(), ours
         if self.pid == 0:
-            os.environ.update({"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8", **environment})
-            os.execvp(command[0], list(command))
-        self.resize(columns, rows)
+            os.close(ours)
+            os.login_tty(theirs)
+            os.execvpe(command[0], list(command), environ)
+        os.close(theirs)
 
     def resize(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

@@ -48,7 +48,8 @@ def test_missing_data_is_refused(cli: Cli, config: Path) -> None:
     config.write_text("dataset: ./nowhere\n")
     done = train(cli, config)
     assert done.returncode == 2
-    assert "nowhere: dataset: there is no such folder" in done.stderr
+    assert f"{config}:1: dataset: " in done.stderr
+    assert "nowhere: there is no such folder" in done.stderr
 
 
 def test_a_missing_config_and_a_missing_run_are_refused(cli: Cli, runs: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
     python -m acrf_engine.model.tiny.pretrain --out DIR [--work DIR] [--seed N] [--vae-steps N] [--flow-steps N]
 
 Three stages, each resumable from `--work`: the VAE on varied pictures, the latents of drawn scenes, then transformer
-and text encoder together by flow matching. With the defaults this takes about an hour on one CPU core. The seed
+and text encoder together by flow matching. With the defaults this takes one to two hours on one CPU core. The seed
 fixes pictures, captions and noise; whether scikit-image is installed decides if the VAE sees photographs too.
 """
 
@@ -240,7 +240,10 @@ class SceneBatchSource:
 
 
 def encode_scenes(vae: AutoencoderKL, options: Options, report: Report) -> list[SceneBatchSource]:
-    """Draw the scenes and encode them, one source for each of `SIZES`. Latents are kept in `--work`."""
+    """Draw the scenes and encode them, one source for each of `SIZES`.
+
+    Latents are kept in `--work` and used again: a changed VAE, seed or drawing needs a fresh folder.
+    """
     sources = []
     for index, (width, height, share) in enumerate(SIZES):
         rng = _step_rng(options.seed, 3, index)
@@ -366,6 +369,8 @@ def _captions_for_tokenizer(seed: int) -> list[str]:
 
 def export(pipeline: ZImagePipeline, out: Path) -> None:
     """Write the pipeline in bfloat16, file by file, so that a reader never meets half a file."""
+    pipeline.tokenizer.backend_tokenizer.no_padding()  # else the settings of its last call are saved with it
+    pipeline.tokenizer.backend_tokenizer.no_truncation()
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=".tiny-", dir=out.parent))
     try:
