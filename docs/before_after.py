@@ -23,6 +23,7 @@ SIDE, SCALE, GAP, LABEL = 64, 3, 6, 16
 
 
 def main(run: str, out: str) -> None:
+    torch.set_num_threads(1)  # pictures this small only wait for other threads
     folder = RunFolder(run)
     config = load_config(folder.config)
     pipeline = ZImagePipeline.from_pretrained(str(Checkpoint(config.model).folder))

@@ -384,3 +384,11 @@ def test_rolling_back_without_a_checkpoint_fails_with_the_reason(make_trainer: M
     recovery = Recovery(trainer, trainer.config.safety, lambda _event: None)
     with pytest.raises(NonFinite, match="no checkpoint to go back to"):
         recovery.step()
+
+
+def test_gradient_checkpointing_changes_the_memory_and_not_the_numbers(make_trainer: Make) -> None:
+    plain = train(make_trainer("plain", memory={"gradient_checkpointing": "off"}), 3)
+    recomputed = train(make_trainer("recomputed", memory={"gradient_checkpointing": "on"}), 3)
+    for ours, theirs in zip(recomputed, plain, strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
+        assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-4)

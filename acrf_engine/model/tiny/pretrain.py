@@ -397,7 +397,7 @@ def sheet_prompts() -> list[str]:
 
 def draw_prompts(folder: Path, prompts: list[str], seed: int, steps: int = 8) -> list[pictures.Picture]:
     """What the exported folder draws at 64 x 64 without guidance; prompt number n uses the noise of `seed + n`."""
-    pipeline = ZImagePipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = ZImagePipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     drawn: list[pictures.Picture] = []
     for index, prompt in enumerate(prompts):
