@@ -135,6 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     _runs_option(export)
     export.set_defaults(handler=_export)
 
+    inspect = commands.add_parser("inspect", help="what a LoRA file is, whoever wrote it")
+    inspect.add_argument("file", type=Path)
+    inspect.set_defaults(handler=_inspect)
+
     paths = commands.add_parser("paths", help="where configs, themes, runs and caches are")
     _runs_option(paths)
     paths.set_defaults(handler=_paths)
@@ -358,6 +362,16 @@ def _preview(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     lora, _, _ = _lora_of(args, need_model=False)
     return _engine(["export", str(lora), "--format", args.format, "--out", str(args.out)])
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from acrf_engine.run.lora_files import describe
+
+    rows = describe(args.file)
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:>{width}}  {value}")
+    return 0
 
 
 def _lora_of(args: argparse.Namespace, *, need_model: bool = True) -> tuple[Path, str, int]:
