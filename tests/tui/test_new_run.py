@@ -189,7 +189,7 @@ async def test_the_form_is_prefilled_and_counts_while_typing(home: Path, photos:
     async with app.run_test(size=(120, 40)) as pilot:
         form = await form_of(app)
         assert form.query_one("#model-input", Input).value == "tiny"
-        assert form.query_one("#epochs", Input).value == "10"
+        assert form.query_one("#epochs", Input).value == "150"
         assert says(form) == "empty: the data set of this config"
         await pilot.press("m", "tab")
         assert form.query_one("#dataset-input", Input).value == "my photos/"
