@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -287,20 +288,24 @@ def test_saving_the_same_step_again_never_leaves_the_run_without_it(
 # ---- no room ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def file_size_limit() -> Iterator[int]:
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes. Around one call only: the log of the test run is a file too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-    yield 8192
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_file_that_may_not_grow_is_named_and_leaves_nothing(tmp_path: Path, file_size_limit: int) -> None:
+def test_a_file_that_may_not_grow_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     written(tmp_path, 1)
-    with pytest.raises(CheckpointError) as caught:
-        checkpoint.write(tmp_path, 2, snapshot(2, size=file_size_limit))
+    too_large = snapshot(2, size=8192)
+    with pytest.raises(CheckpointError) as caught, files_of_at_most(8192):
+        checkpoint.write(tmp_path, 2, too_large)
     assert "step-000002: not saved" in str(caught.value)
     assert os.strerror(errno.EFBIG) in str(caught.value)
     assert [item.name for item in tmp_path.iterdir()] == ["step-000001"]
