@@ -330,4 +330,7 @@ def describe_ack(event: Ack) -> str:
             text += f" {event.value:g}"
     if not event.ok:
         return f"{text} refused: {event.message}" if event.message else f"{text} refused"
+    if event.key:  # the message repeats key and values, for those who read it alone
+        since = event.message.partition(", ")[2]
+        return f"{text}, {since}" if since else text
     return f"{text}: {event.message}" if event.message else text
