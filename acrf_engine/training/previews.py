@@ -52,6 +52,7 @@ def draw_previews(trainer: Trainer) -> list[Preview]:
             )
     finally:
         lora.set_active(prepared.transformer, True)
+        prepared.transformer.train()
         del vae
         free_memory()
     return previews

@@ -88,6 +88,7 @@ class Trainer:
         self.accelerator = Accelerator(cpu=prepared.device.type == "cpu", mixed_precision="no")
         optimizer = make_optimizer(config, prepared.trainable)
         self.transformer, self.optimizer = self.accelerator.prepare(prepared.transformer, optimizer)
+        self.transformer.train()
         checkpoints.clean(folder.checkpoints)
         if (found := checkpoints.newest(folder.checkpoints)) is not None:
             self._check_identity(*found)
@@ -100,7 +101,6 @@ class Trainer:
         """One optimizer update. Raises NonFinite, with nothing updated, where a loss or the gradient is not finite."""
         started = time.perf_counter()
         self._apply_settings()
-        self.prepared.transformer.train()
         accumulation = self.config.gradient_accumulation
         micros: list[MicroStep] = []
         pictures: list[int] = []
