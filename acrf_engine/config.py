@@ -20,7 +20,6 @@ DEMO_DATASET = "demo"
 ASSETS = Path(__file__).parent / "assets"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
-PositiveInt = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

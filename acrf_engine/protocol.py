@@ -13,7 +13,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 PROTOCOL_VERSION = 1
 """Raised when an older app could misunderstand a command; reading stays possible across versions."""
@@ -21,11 +21,9 @@ PROTOCOL_VERSION = 1
 MAX_EVENT_BYTES = 4000
 """An encoded event stays below this: a pipe takes a write of up to 4,096 bytes whole or not at all."""
 
-State = Literal["starting", "caching", "running", "paused", "stopping", "stopped", "finished", "failed", "interrupted"]
 ACTIVE_STATES: frozenset[str] = frozenset({"starting", "caching", "running", "paused", "stopping"})
 RESUMABLE_STATES: frozenset[str] = frozenset({"stopped", "failed", "interrupted"})
 
-CommandName = Literal["pause", "resume", "checkpoint", "preview", "stop", "set", "free-vram", "reload"]
 COMMANDS: tuple[str, ...] = ("pause", "resume", "checkpoint", "preview", "stop", "set", "free-vram", "reload")
 SETTABLE: tuple[str, ...] = (
     "learning_rate",

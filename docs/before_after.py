@@ -6,7 +6,6 @@ python docs/before_after.py RUN_FOLDER docs/before-after.png
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import torch
 from diffusers.pipelines.z_image.pipeline_z_image import ZImagePipeline
@@ -63,4 +62,4 @@ def _row(pipeline: ZImagePipeline) -> list[Image.Image]:
 
 
 if __name__ == "__main__":
-    main(*map(str, map(Path, sys.argv[1:3])))
+    main(sys.argv[1], sys.argv[2])

@@ -53,7 +53,6 @@ class Encoders:
     """VAE encoder and text encoder, in memory only while a data set is cached (an `acrf_engine.data.cache.Encoder`)."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-        from diffusers.image_processor import VaeImageProcessor
         from diffusers.pipelines.z_image.pipeline_z_image import ZImagePipeline
         from transformers import AutoModel, AutoTokenizer
 
@@ -74,7 +73,6 @@ class Encoders:
             tokenizer=tokenizer,
             transformer=None,
         )
-        self._processor = VaeImageProcessor(vae_scale_factor=LATENT_FACTOR * 2)
 
     @torch.no_grad()
     def encode_picture(self, pixels_3HW: Tensor) -> Tensor:

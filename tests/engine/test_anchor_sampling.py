@@ -152,7 +152,7 @@ def test_uniform_jitter_stays_within_eta_of_the_anchor(eta: float, draw: int) ->
 @given(eta=st.floats(0, 0.5), draw=st.integers(0, 10**6), kind=st.sampled_from(["uniform", "normal"]))
 def test_sigma_is_clamped_in_float32(eta: float, draw: int, kind: str) -> None:
     anchors = scheduler_anchors(10)
-    sigma = jittered(anchors, torch.arange(10), eta, kind, seed=0, draw=draw)  # type: ignore[arg-type]
+    sigma = jittered(anchors, torch.arange(10), eta, kind, seed=0, draw=draw)
     assert sigma.dtype == torch.float32
     assert ((sigma >= np.float32(0.001)) & (sigma <= np.float32(0.999))).all()
     assert (sigma < 1).all()  # what a clamp in bfloat16 would not give
@@ -167,7 +167,7 @@ def test_without_jitter_sigma_is_the_anchor() -> None:
 @pytest.mark.parametrize(("kind", "spread"), [("uniform", 0.02 / 3**0.5), ("normal", 0.02)])
 def test_the_jitter_has_the_spread_of_its_distribution(kind: str, spread: float) -> None:
     middle = torch.full((1,), 0.5)
-    sigma = jittered(middle, torch.zeros(40_000, dtype=torch.long), 0.02, kind, seed=0, draw=0)  # type: ignore[arg-type]
+    sigma = jittered(middle, torch.zeros(40_000, dtype=torch.long), 0.02, kind, seed=0, draw=0)
     assert sigma.mean().item() == pytest.approx(0.5, abs=1e-3)
     assert sigma.std().item() == pytest.approx(spread, rel=0.03)
 

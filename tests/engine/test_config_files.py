@@ -28,7 +28,7 @@ jitter_scale: 0.02     # 锚点抖动幅度
 
 
 @pytest.fixture
-def write(tmp_path: Path):  # type: ignore[no-untyped-def]
+def write(tmp_path: Path):
     def writer(text: str | bytes) -> Path:
         path = tmp_path / "my.yaml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -46,7 +46,7 @@ def refusal(path: Path, overrides: list[str] | None = None) -> str:
 # ---- what is read ----------------------------------------------------------------------------------------------------
 
 
-def test_the_papers_block_loads_as_pasted(write) -> None:  # type: ignore[no-untyped-def]
+def test_the_papers_block_loads_as_pasted(write) -> None:
     config = load_config(write("model: tiny\ndataset: ./photos\n" + PAPER_BLOCK))
     assert config.learning_rate == 0.0001
     assert isinstance(config.learning_rate, float)
@@ -56,11 +56,11 @@ def test_the_papers_block_loads_as_pasted(write) -> None:  # type: ignore[no-unt
     assert (config.optimizer, config.scheduler) == ("AdamW8bit", "cosine_with_restarts")
 
 
-def test_the_defaults_are_the_papers(write) -> None:  # type: ignore[no-untyped-def]
+def test_the_defaults_are_the_papers(write) -> None:
     assert load_config(write(PAPER_BLOCK)) == RunConfig()
 
 
-def test_an_empty_file_is_the_defaults(write) -> None:  # type: ignore[no-untyped-def]
+def test_an_empty_file_is_the_defaults(write) -> None:
     assert load_config(write("# nothing yet\n")) == RunConfig()
 
 
@@ -68,21 +68,21 @@ def test_an_empty_file_is_the_defaults(write) -> None:  # type: ignore[no-untype
     ("written", "value"),
     [("1e-4", 1e-4), ("1E-4", 1e-4), ("1.e-4", 1e-4), (".0001", 1e-4), ("0.0001", 1e-4), ("1", 1.0)],
 )
-def test_numbers_as_people_write_them(write, written: str, value: float) -> None:  # type: ignore[no-untyped-def]
+def test_numbers_as_people_write_them(write, written: str, value: float) -> None:
     assert load_config(write(f"learning_rate: {written}")).learning_rate == value
 
 
-def test_no_is_a_word_and_a_leading_zero_is_decimal(write) -> None:  # type: ignore[no-untyped-def]
+def test_no_is_a_word_and_a_leading_zero_is_decimal(write) -> None:
     config = load_config(write("trigger: no\nepochs: 010\n"))
     assert config.trigger == "no"
     assert config.epochs == 10
 
 
-def test_a_file_with_a_byte_order_mark_and_windows_line_ends_loads(write) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_with_a_byte_order_mark_and_windows_line_ends_loads(write) -> None:
     assert load_config(write(b"\xef\xbb\xbfepochs: 3\r\nseed: 7\r\n")).epochs == 3
 
 
-def test_a_list_of_folders_with_options(write) -> None:  # type: ignore[no-untyped-def]
+def test_a_list_of_folders_with_options(write) -> None:
     text = "dataset:\n  - path: a\n    repeats: 3\n  - path: b\n    default_caption: a cat\n"
     first, second = load_config(write(text)).sources()
     assert (first.path, first.repeats) == ("a", 3)
@@ -92,37 +92,37 @@ def test_a_list_of_folders_with_options(write) -> None:  # type: ignore[no-untyp
 # ---- what is refused, and how ----------------------------------------------------------------------------------------
 
 
-def test_an_unknown_key_names_file_line_key_and_what_was_meant(write) -> None:  # type: ignore[no-untyped-def]
+def test_an_unknown_key_names_file_line_key_and_what_was_meant(write) -> None:
     path = write("epochs: 3\nlearnig_rate: 1e-4\n")
     assert refusal(path) == f"{path}:2: learnig_rate: unknown key (did you mean learning_rate?)"
 
 
 @pytest.mark.parametrize("key", ["learning-rate", "batch-size", "int", "str", "a[b]", "constrained"])
-def test_any_unknown_key_is_named(write, key: str) -> None:  # type: ignore[no-untyped-def]
+def test_any_unknown_key_is_named(write, key: str) -> None:
     path = write(f"epochs: 3\n\n'{key}': 2\n")
     message = refusal(path)
     assert message.startswith(f"{path}:3: {key}: unknown key")
 
 
-def test_a_dash_for_an_underscore_is_understood_as_a_slip(write) -> None:  # type: ignore[no-untyped-def]
+def test_a_dash_for_an_underscore_is_understood_as_a_slip(write) -> None:
     assert "did you mean learning_rate?" in refusal(write("learning-rate: 1e-4\n"))
 
 
-def test_an_unknown_key_inside_a_group_is_found_there(write) -> None:  # type: ignore[no-untyped-def]
+def test_an_unknown_key_inside_a_group_is_found_there(write) -> None:
     path = write("seed: 1\nloss:\n  lambda_char: 1.0\n  lambda_cosine: 0.1\n")
     message = refusal(path)
     assert message.startswith(f"{path}:4: loss.lambda_cosine: unknown key")
     assert "lambda_cos" in message.partition("did you mean")[2]
 
 
-def test_an_unknown_key_of_a_folder_is_found_there(write) -> None:  # type: ignore[no-untyped-def]
+def test_an_unknown_key_of_a_folder_is_found_there(write) -> None:
     path = write("dataset:\n  - path: a\n  - path: b\n    repeat: 2\n")
     message = refusal(path)
     assert message.startswith(f"{path}:4: dataset.1.repeat: unknown key")
     assert "repeats" in message
 
 
-def test_every_mistake_of_a_file_is_reported_at_once(write) -> None:  # type: ignore[no-untyped-def]
+def test_every_mistake_of_a_file_is_reported_at_once(write) -> None:
     path = write("epochs: 0\nbatch_sice: 2\nseed: -1\n")
     lines = refusal(path).splitlines()
     assert [line.removeprefix(f"{path}:").partition(":")[0] for line in lines] == ["1", "2", "3"]
@@ -155,7 +155,7 @@ def test_every_mistake_of_a_file_is_reported_at_once(write) -> None:  # type: ig
         ("lora: {targets: all}", "lora.targets"),
     ],
 )
-def test_wrong_types_and_values_out_of_range_name_line_and_key(write, line: str, key: str) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_types_and_values_out_of_range_name_line_and_key(write, line: str, key: str) -> None:
     path = write(f"# a comment\n{line}\n")
     assert refusal(path).startswith(f"{path}:2: {key}: ")
 
@@ -171,25 +171,25 @@ def test_wrong_types_and_values_out_of_range_name_line_and_key(write, line: str,
         ("learning_rate: 1e-7", "above learning_rate"),
     ],
 )
-def test_a_setting_that_would_do_nothing_is_refused(write, text: str, named: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_setting_that_would_do_nothing_is_refused(write, text: str, named: str) -> None:
     assert named in refusal(write(text))
 
 
-def test_a_key_given_twice_names_both_lines(write) -> None:  # type: ignore[no-untyped-def]
+def test_a_key_given_twice_names_both_lines(write) -> None:
     path = write("epochs: 1\nseed: 2\nepochs: 3\n")
     assert refusal(path) == f"{path}:3: epochs: given twice, first in line 1 (remove one)"
 
 
-def test_a_key_given_twice_in_a_group_is_seen_too(write) -> None:  # type: ignore[no-untyped-def]
+def test_a_key_given_twice_in_a_group_is_seen_too(write) -> None:
     assert "loss.lambda_cos: given twice" in refusal(write("loss:\n  lambda_cos: 1\n  lambda_cos: 2\n"))
 
 
-def test_anchors_and_aliases_of_yaml_are_refused_with_their_line(write) -> None:  # type: ignore[no-untyped-def]
+def test_anchors_and_aliases_of_yaml_are_refused_with_their_line(write) -> None:
     path = write("seed: 1\nloss: &a {lambda_cos: 0.1}\nanchors: *a\n")
     assert refusal(path).startswith(f"{path}:2: anchors and aliases")
 
 
-def test_an_alias_bomb_is_refused_before_it_can_explode(write) -> None:  # type: ignore[no-untyped-def]
+def test_an_alias_bomb_is_refused_before_it_can_explode(write) -> None:
     bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n"
     for before, after in zip("abcdefg", "bcdefgh", strict=True):
         bomb += f"{after}: &{after} [{', '.join([f'*{before}'] * 9)}]\n"
@@ -219,18 +219,18 @@ def test_an_alias_bomb_is_refused_before_it_can_explode(write) -> None:  # type:
         pytest.param(f"seed: {'[' * 1000}", id="nested a thousand deep"),
     ],
 )
-def test_what_is_not_a_config_is_a_config_error_naming_the_file(write, text: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_not_a_config_is_a_config_error_naming_the_file(write, text: str) -> None:
     path = write(text)
     message = refusal(path)
     assert str(path) in message
     assert len(message) < 1000
 
 
-def test_bytes_that_are_no_text_say_so(write) -> None:  # type: ignore[no-untyped-def]
+def test_bytes_that_are_no_text_say_so(write) -> None:
     assert "not UTF-8" in refusal(write("trigger: é".encode("latin-1")))
 
 
-def test_a_file_too_large_for_a_config_is_not_read(write) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_too_large_for_a_config_is_not_read(write) -> None:
     assert "too long for a config" in refusal(write("# " + "x" * 300_000))
 
 
@@ -239,7 +239,7 @@ def test_a_file_that_is_not_there_and_a_folder_say_so(tmp_path: Path) -> None:
     assert str(tmp_path) in refusal(tmp_path)
 
 
-def test_a_long_wrong_value_does_not_flood_the_message(write) -> None:  # type: ignore[no-untyped-def]
+def test_a_long_wrong_value_does_not_flood_the_message(write) -> None:
     assert len(refusal(write("epochs: " + "x" * 10_000))) < 500
 
 
@@ -259,7 +259,7 @@ def test_any_text_is_a_config_or_a_config_error(tmp_path_factory: pytest.TempPat
 # ---- overrides -------------------------------------------------------------------------------------------------------
 
 
-def test_overrides_win_over_the_file_and_reach_into_groups(write) -> None:  # type: ignore[no-untyped-def]
+def test_overrides_win_over_the_file_and_reach_into_groups(write) -> None:
     path = write("learning_rate: 1e-3\nloss:\n  lambda_cos: 0.5\n")
     config = load_config(path, ["learning_rate=5e-5", "loss.lambda_fft=0.2", "checkpoint.every=7", "trigger=a=b"])
     assert config.learning_rate == 5e-5
@@ -283,13 +283,13 @@ def test_overrides_win_over_the_file_and_reach_into_groups(write) -> None:  # ty
         ("epochs=1\nseed: 3", "--set"),
     ],
 )
-def test_a_bad_override_is_named_as_one(write, override: str, named: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_bad_override_is_named_as_one(write, override: str, named: str) -> None:
     message = refusal(write("seed: 1\n"), [override])
     assert "--set" in message
     assert named in message
 
 
-def test_an_override_of_a_broken_line_mends_it(write) -> None:  # type: ignore[no-untyped-def]
+def test_an_override_of_a_broken_line_mends_it(write) -> None:
     assert load_config(write("epochs: 0\n"), ["epochs=2"]).epochs == 2
 
 
@@ -341,7 +341,7 @@ def test_every_key_is_explained() -> None:
     silent = [
         f"{group.__name__}.{name}"
         for group in groups
-        for name, field in group.model_fields.items()  # type: ignore[union-attr]
+        for name, field in group.model_fields.items()
         if not field.description and not hasattr(field.annotation, "model_fields")
     ]
     assert silent == []

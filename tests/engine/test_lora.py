@@ -58,7 +58,7 @@ def test_ext_adds_the_feed_forward_layers() -> None:
 @pytest.mark.parametrize(("targets", "kinds"), [("std", ATTENTION), ("ext", ATTENTION + FEED_FORWARD)])
 def test_refiners_are_trained_only_on_request(targets: str, kinds: tuple[str, ...]) -> None:
     blocks = [*LAYERS, "noise_refiner.0", "context_refiner.0"]
-    assert set(target_modules(tiny(), targets, refiners=True)) == names_of(blocks, kinds)  # type: ignore[arg-type]
+    assert set(target_modules(tiny(), targets, refiners=True)) == names_of(blocks, kinds)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_the_full_model_has_the_number_of_trainable_parameters_that_facts_name(t
     with torch.device("meta"):
         full = ZImageTransformer2DModel()
     modules = dict(full.named_modules())
-    names = target_modules(full, targets)  # type: ignore[arg-type]
+    names = target_modules(full, targets)
     count = sum(16 * (modules[name].in_features + modules[name].out_features) for name in names)
     assert count / 1e6 == pytest.approx(millions, abs=0.05)
     assert sum(p.numel() for p in full.parameters()) / 1e9 == pytest.approx(6.15, abs=0.01)
@@ -104,7 +104,7 @@ def test_check_announces_the_number_that_is_then_trained(
     config = build_config({"model": str(tiny_model), "dataset": str(photo_folder), "lora": lora})
     announced = check(config, "my.yaml", tmp_path).trainable_parameters
     transformer = load_transformer(Checkpoint(str(tiny_model)), torch.float32, CPU)
-    modules = target_modules(transformer, targets, refiners)  # type: ignore[arg-type]
+    modules = target_modules(transformer, targets, refiners)
     assert announced == sum(p.numel() for p in inject(transformer, modules, 16, 16, seed=0))
 
 
@@ -200,7 +200,7 @@ def test_the_velocity_is_the_negative_output_at_one_minus_sigma() -> None:
             super().__init__()
             self.frozen = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
 
-        def forward(self, x, t, captions, return_dict=True):  # type: ignore[no-untyped-def]
+        def forward(self, x, t, captions, return_dict=True):
             asked.update(
                 time=t.tolist(), shapes=[tuple(item.shape) for item in x], captions=[c.shape for c in captions]
             )

@@ -112,7 +112,7 @@ def test_a_part_with_lambda_zero_is_still_measured_but_does_not_pull(velocities:
 
     np.testing.assert_allclose(parts.fft_B.numpy(), numpy_fft(*velocities), rtol=2e-5)
     np.testing.assert_allclose(parts.cos_B.numpy(), numpy_cosine(*velocities), rtol=2e-5)
-    assert torch.equal(char_only.grad, with_all.grad)  # type: ignore[arg-type]
+    assert torch.equal(char_only.grad, with_all.grad)
 
 
 def test_the_gradient_agrees_with_finite_differences(velocities: tuple[np.ndarray, np.ndarray]) -> None:

@@ -37,7 +37,7 @@ def pictures(count: int) -> tuple[Tensor, list[Tensor]]:
 
 
 def method(**changes: object) -> Method:
-    return replace(Method(scheduler_anchors(10), seed=1), **changes)  # type: ignore[arg-type]
+    return replace(Method(scheduler_anchors(10), seed=1), **changes)
 
 
 def reference(velocity: LinearVelocity, x0: np.ndarray, biases: list[float], gamma: float, lambdas: Lambdas) -> dict:

@@ -48,6 +48,6 @@ def test_the_weight_is_the_printed_formula(sigma: float, gamma: float) -> None:
     kind=st.sampled_from(["min_snr", "min_snr_plus_one"]),
 )
 def test_every_weight_is_between_a_tenth_and_one(sigmas: list[float], gamma: float, kind: str) -> None:
-    weights = min_snr_weight(torch.tensor(sigmas), gamma, kind)  # type: ignore[arg-type]
+    weights = min_snr_weight(torch.tensor(sigmas), gamma, kind)
     assert weights.dtype == torch.float32
     assert ((weights >= np.float32(0.1)) & (weights <= 1.0)).all()

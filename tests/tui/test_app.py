@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import pty
@@ -11,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +28,7 @@ from acrf_tui.screens.launchpad import LaunchpadScreen
 from acrf_tui.screens.launchpad_lists import ConfigList
 from acrf_tui.shipped import shipped
 from acrf_tui.terminal import choose_colors
+from tests.tui.waiting import until
 
 HEAVY = ("torch", "diffusers", "transformers", "pydantic", "PIL", "numpy", "yaml")
 
@@ -50,15 +50,8 @@ def colors() -> Iterator[None]:
     """What `choose_colors` changes is put back."""
     before = constants.COLOR_SYSTEM
     yield
-    constants.COLOR_SYSTEM = before  # type: ignore[misc]
+    constants.COLOR_SYSTEM = before
     os.environ.pop("NO_COLOR", None)
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < end, "it did not come to pass"
-        await asyncio.sleep(0.02)
 
 
 def ended_run(home: Path) -> RunFolder:

@@ -30,7 +30,7 @@ def screen_text(app: FakeApp) -> str:
 async def settle(pilot: Pilot, condition: Callable[[], bool], seconds: float = 15.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "did not happen:\n" + screen_text(pilot.app)  # type: ignore[arg-type]
+        assert time.monotonic() < end, "did not happen:\n" + screen_text(pilot.app)
         await pilot.pause(0.05)
 
 
@@ -47,7 +47,7 @@ async def dashboard(
 
 
 async def shows(pilot: Pilot, *texts: str) -> None:
-    await settle(pilot, lambda: all(text in screen_text(pilot.app) for text in texts))  # type: ignore[arg-type]
+    await settle(pilot, lambda: all(text in screen_text(pilot.app) for text in texts))
 
 
 async def test_history_is_drawn_at_once_and_the_stream_goes_on() -> None:
@@ -64,9 +64,9 @@ async def test_before_the_first_step_the_phase_is_shown() -> None:
     async with dashboard(source) as (pilot, _):
         source.push(StateChanged("caching", 0, 0), Progress("caching", 7, 24, "photos/007.jpg"))
         await shows(pilot, "CACHING", "7 / 24", "photos/007.jpg", "no steps yet", "29.2 %")
-        before = screen_text(pilot.app)  # type: ignore[arg-type]
+        before = screen_text(pilot.app)
         await asyncio.sleep(1.3)
-        assert screen_text(pilot.app) != before, "a screen that waits still counts the seconds"  # type: ignore[arg-type]
+        assert screen_text(pilot.app) != before, "a screen that waits still counts the seconds"
         source.push(make_plan(), StateChanged("running", 0, 4000), make_step(1))
         await shows(pilot, "1 / 4,000", "images/s", "micro-batches", "checkpoint")
 
@@ -106,7 +106,7 @@ async def test_resizing_down_to_nothing_and_back_does_not_crash() -> None:
             source.push(make_step(301 + size[0]))
             await pilot.pause(0.1)
             if size == (20, 40):
-                assert "too small" in screen_text(pilot.app)  # type: ignore[arg-type]
+                assert "too small" in screen_text(pilot.app)
         await shows(pilot, "Anchors", "Journal", "balanced")
 
 
@@ -187,13 +187,13 @@ async def test_a_link_that_breaks_is_told_and_tried_again() -> None:
         def broken(after: int, timeout: float) -> list:
             raise ConnectionError("connection refused")
 
-        source.pull = broken  # type: ignore[method-assign]
+        source.pull = broken
         source.push(make_step(101))
         await shows(pilot, "NO LINK", "connection refused")
-        source.pull = pull  # type: ignore[method-assign]
+        source.pull = pull
         source.push(make_step(102))
         await shows(pilot, "102 / 4,000")
-        await settle(pilot, lambda: "NO LINK" not in screen_text(pilot.app))  # type: ignore[arg-type]
+        await settle(pilot, lambda: "NO LINK" not in screen_text(pilot.app))
 
 
 async def test_the_feed_fetches_again_only_when_the_last_batch_was_taken() -> None:
@@ -201,8 +201,8 @@ async def test_the_feed_fetches_again_only_when_the_last_batch_was_taken() -> No
     async with dashboard(source) as (pilot, screen):
         calls = []
         pull = source.pull
-        source.pull = lambda after, timeout: (calls.append(after), pull(after, timeout))[1]  # type: ignore[method-assign]
-        screen._feed.taken = lambda: None  # type: ignore[method-assign]
+        source.pull = lambda after, timeout: (calls.append(after), pull(after, timeout))[1]
+        screen._feed.taken = lambda: None
         source.push(make_step(11))
         await settle(pilot, lambda: screen.run_state.step == 11)
         await pilot.pause(0.3)
@@ -235,7 +235,7 @@ async def test_appending_a_step_repaints_a_small_part_of_the_chart() -> None:
                 regions.extend(dirty or ["all"])
                 return _refresh(*dirty, **options)
 
-            tile.refresh = spy  # type: ignore[method-assign]
+            tile.refresh = spy
         screen.run_state.apply(replace(make_step(301), seq=0))
         screen.loss.paint(screen.run_state, 0.0)
         assert "all" not in regions
@@ -250,7 +250,7 @@ async def test_a_state_that_did_not_change_repaints_nothing() -> None:
         painted = []
         for panel in screen.query(Panel):
             if panel.id != "progress":
-                panel.paint = lambda *_: painted.append(1)  # type: ignore[method-assign]
+                panel.paint = lambda *_: painted.append(1)
         await pilot.pause(0.8)
         assert not painted
 
@@ -266,7 +266,7 @@ async def test_a_million_steps_are_loaded_and_drawn_in_moments() -> None:
                 column[index] = index + 1
     async with dashboard(FakeSource(history)) as (pilot, screen):
         begin = time.thread_time()
-        for chart in (screen.loss.chart, screen.query_one("#rate").rate_chart):  # type: ignore[attr-defined]
+        for chart in (screen.loss.chart, screen.query_one("#rate").rate_chart):
             chart._columns.clear()
             chart.paint()
         assert time.thread_time() - begin < 1.5
@@ -306,7 +306,7 @@ async def test_footer_shows_keys_that_work_now() -> None:
         await shows(pilot, "space Resume", "PAUSED")
         source.push(StateChanged("stopping", 100, 4000))
         await shows(pilot, "STOPPING")
-        await settle(pilot, lambda: "Resume" not in screen_text(pilot.app))  # type: ignore[arg-type]
+        await settle(pilot, lambda: "Resume" not in screen_text(pilot.app))
 
 
 async def test_a_machine_sample_without_note_still_says_something() -> None:

@@ -153,7 +153,7 @@ async def test_f_holds_the_view_still_while_state_goes_on() -> None:
         source.push(make_step(101))
         await settle(pilot, lambda: screen.run_state.step == 101)
         await pilot.pause(0.6)
-        assert "100 / 4,000" in screen_text(pilot.app)  # type: ignore[arg-type]
+        assert "100 / 4,000" in screen_text(pilot.app)
         await pilot.press("f")
         await shows(pilot, "101 / 4,000")
 
@@ -195,7 +195,7 @@ async def test_help_lists_the_live_bindings() -> None:
     async with dashboard(FakeSource(make_history(100))) as (pilot, _):
         await pilot.press("question_mark")
         await settle(pilot, lambda: isinstance(pilot.app.screen, HelpDialog))
-        text = screen_text(pilot.app)  # type: ignore[arg-type]
+        text = screen_text(pilot.app)
         for part in ("Pause or resume training", "Change the learning rate", "Go to the journal panel", "Next panel"):
             assert part in text
         await pilot.press("escape")
@@ -278,7 +278,7 @@ async def test_commands_are_not_offered_before_the_first_step() -> None:
     async with dashboard(FakeSource(make_history(0))) as (pilot, screen):
         await pilot.press("space", "c", "s", "l")
         await pilot.pause(0.2)
-        assert not screen.source.sent  # type: ignore[attr-defined]
+        assert not screen.source.sent
 
 
 async def test_the_journal_scrolls_back() -> None:
@@ -289,7 +289,7 @@ async def test_the_journal_scrolls_back() -> None:
         await shows(pilot, "entry number 39")
         await pilot.press("7", "pageup", "pageup", "up")
         await shows(pilot, "entry number 12")
-        assert "entry number 39" not in screen_text(pilot.app)  # type: ignore[arg-type]
+        assert "entry number 39" not in screen_text(pilot.app)
         await pilot.press("pagedown", "pagedown", "pagedown")
         await shows(pilot, "entry number 39")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from acrf_tui.screens.launchpad_lists import ConfigList, RunList
 from acrf_tui.screens.launchpad_outlook import OutlookView
 from acrf_tui.screens.launchpad_start import Started
 from acrf_tui.shipped import shipped
+from tests.tui.waiting import until
 
 DEMO = shipped("sample_configs") / "demo.yaml"
 REPORT = {
@@ -43,14 +43,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(here)
     monkeypatch.setattr(module, "run_check", lambda *_: CheckResult(report=REPORT))
     return tmp_path
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for a condition without ever sleeping longer than needed."""
-    end = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < end, "it did not come to pass"
-        await asyncio.sleep(0.02)
 
 
 def make_run(runs: Path, name: str, state: str, **values: object) -> RunFolder:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +22,7 @@ from acrf_tui.screens.launchpad_start import Started, start, yaml_override
 from acrf_tui.screens.new_run import NewRunDialog, Prefill, overrides_of, prefill_of
 from acrf_tui.screens.new_run_paths import candidates, common_beginning, count_pictures, holds_what_is_wanted
 from acrf_tui.shipped import shipped
+from tests.tui.waiting import until
 
 DEMO = shipped("sample_configs") / "demo.yaml"
 FACE = shipped("sample_configs") / "face.yaml"
@@ -49,13 +48,6 @@ def photos(home: Path) -> Path:
     for name in ("a.png", "a.txt", "b.JPG", "notes.md", "sub/c.webp", "sub/c.txt", ".thumbs/d.png"):
         (folder / name).write_bytes(b"x")
     return folder
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < end, "it did not come to pass"
-        await asyncio.sleep(0.02)
 
 
 # ---- paths -----------------------------------------------------------------------------------------------------------
@@ -170,7 +162,7 @@ def test_a_launch_that_fails_leaves_a_failed_run(home: Path, monkeypatch: pytest
 async def form_of(app: AcrfApp) -> NewRunDialog:
     await until(lambda: isinstance(app.screen, LaunchpadScreen) and app.screen.is_mounted)
     await until(lambda: "n" in app.screen.active_bindings)
-    app.screen.action_new_run()  # type: ignore[attr-defined]
+    app.screen.action_new_run()
     await until(lambda: isinstance(app.screen, NewRunDialog) and app.screen.prefill.model != "")
     assert isinstance(app.screen, NewRunDialog)
     return app.screen

@@ -386,7 +386,7 @@ def test_examples_can_be_trained_on_whatever_mode_the_encoder_used(home: Home, d
     dataset = fill(scan([home.source(str(home.folder))]), 64, Inference, "weights-1", home.cache)
     latent = dataset.examples[0].latent_CHW
     weight = torch.ones(16, 1, 1, requires_grad=True)
-    (latent * weight).sum().backward()  # type: ignore[no-untyped-call]
+    (latent * weight).sum().backward()
     assert latent.dtype == torch.float32
     assert weight.grad is not None
 

@@ -53,7 +53,7 @@ def test_every_supported_format_gives_the_same_photograph(
     tmp_path: Path, photos: Photos, name: str, options: dict[str, object], tolerance: float
 ) -> None:
     file = tmp_path / name
-    photos["coffee"].save(file, **options)  # type: ignore[arg-type]
+    photos["coffee"].save(file, **options)
     assert load_rgb(file).mode == "RGB"
     assert difference(load_rgb(file), photos["coffee"]) <= tolerance
     facts = inspect(file)

@@ -1,0 +1,14 @@
+"""Waiting for what an app does in its own time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Return as soon as `condition` holds; fails after `seconds`."""
+    end = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < end, "it did not come to pass"
+        await asyncio.sleep(0.02)
