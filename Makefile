@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test faults check format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/acrf-tui demo
 
 test: check
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+
+faults: $(VENV)/.installed-test
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/faults --faults full --fault-report docs/reliability.md
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

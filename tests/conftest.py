@@ -10,6 +10,13 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the fault suite; here, because pytest reads options from the topmost conftest alone."""
+    group = parser.getgroup("faults")
+    group.addoption("--faults", choices=("quick", "full"), default="quick", help="how many trials of each fault")
+    group.addoption("--fault-report", metavar="FILE", help="write the table of faults and verdicts to this file")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One cache for the session, so that the same pictures are encoded once; the user's files stay as they are."""
