@@ -22,8 +22,8 @@ SIZES = [(64, 64)] * 5 + [(80, 48)] * 4
 
 
 def dataset() -> CachedDataset:
-    """Nine pictures in two buckets. A latent is full of its number, mirrored of its negative; no two captions are equally
-    long.
+    """Nine pictures in two buckets. A latent is full of its number, mirrored of its negative; captions are of
+    different lengths.
     """
     examples = []
     for index, (width, height) in enumerate(SIZES):
