@@ -111,7 +111,7 @@ def _replace(temporary: Path, target: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
-def newest(folder: Path, require: Callable[[Path, Snapshot], Any] | None = None) -> tuple[Path, Snapshot] | None:
+def newest(folder: Path, require: Callable[[Snapshot], Any] | None = None) -> tuple[Path, Snapshot] | None:
     """The newest checkpoint that verifies, read; None where there is none. Broken ones are named in the log.
 
     `require` raises CheckpointError for one that verifies and still lacks something.
@@ -120,10 +120,10 @@ def newest(folder: Path, require: Callable[[Path, Snapshot], Any] | None = None)
         try:
             snapshot = read(path)
             if require is not None:
-                require(path, snapshot)
+                require(snapshot)
             return path, snapshot
         except CheckpointError as error:
-            log.warning("%s; trying the one before", error)
+            log.warning("%s: %s; trying the one before", path.name, error)
     return None
 
 

@@ -83,10 +83,12 @@ class Runs:
         """A copy of a run as it was left after step `at`."""
         target = self.home / to
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(self.home / name, target)
-        for path in (target / "checkpoints").iterdir():
-            if checkpoint.step_of(path) > at:
-                shutil.rmtree(path)
+
+        def left_out(folder: str, names: list[str]) -> list[str]:
+            later = [name for name in names if name.startswith("step-") and checkpoint.step_of(Path(name)) > at]
+            return later if Path(folder).name == "checkpoints" else names if Path(folder).name == "lora" else []
+
+        shutil.copytree(self.home / name, target, ignore=left_out)
         return target
 
     def straight(self, name: str, steps: int, changes: dict[int, Change] | None = None, **values: Any) -> Straight:
