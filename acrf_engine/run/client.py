@@ -123,13 +123,24 @@ class Run:
         self._hang_up()
 
 
-def launch(folder: RunFolder) -> Run:
-    """Start a supervisor that outlives this process; returns once it answers. Raises RunError with its last words."""
+def launch(folder: RunFolder, when_busy: str = "") -> Run:
+    """Start a supervisor that outlives this process; returns once it answers. Raises RunError with its last words.
+
+    Where another run uses the device, a run waits for a GPU and shares the CPU; `--wait` or `--share` does it for both.
+    """
     remember(folder)
+    attempts = folder.recorded_status().attempt
     mark = folder.log.stat().st_size if folder.log.exists() else 0
     with open(os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "acrf_engine.run.supervisor", str(folder.path)],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "acrf_engine.run.supervisor",
+                str(folder.path),
+                *([when_busy] if when_busy else []),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -141,8 +152,11 @@ def launch(folder: RunFolder) -> Run:
     while time.monotonic() < end:
         code = process.poll()
         with contextlib.suppress(RunError):
-            if folder.recorded_status().supervisor_pid == process.pid and run._socket_exists():
+            status = folder.recorded_status()
+            if status.supervisor_pid == process.pid and run._socket_exists():
                 return run
+            if code is not None and status.attempt > attempts:
+                return run  # it has begun and ended already; its history tells how
         if code is not None:
             raise RunError(f"run {folder.name} could not start: {_last_words(folder.log, mark)}")
         time.sleep(0.01)
