@@ -1,6 +1,6 @@
 """Which GPU a run gets: `memory.device` against the cards of this machine, and who else is on them.
 
-`cuda:N` counts as nvidia-smi does, among the cards that CUDA_VISIBLE_DEVICES leaves visible. The worker sees only the
+`cuda:N` counts the cards that CUDA_VISIBLE_DEVICES leaves visible, in the order of nvidia-smi. The worker sees only the
 card chosen here, so that no library can open another one.
 """
 
@@ -21,9 +21,10 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Gpu:
-    """One card: `index` is N of `cuda:N`. Memory in bytes, None where the card does not say."""
+    """One card: `index` is N of `cuda:N`, `number` its number in nvidia-smi. Memory in bytes, None where unknown."""
 
     index: int
+    number: int
     uuid: str
     name: str
     memory_used: int | None = None
@@ -31,7 +32,7 @@ class Gpu:
 
     @property
     def title(self) -> str:
-        return f"GPU {self.index} ({self.name})"
+        return f"GPU {self.number} ({self.name})"
 
     @property
     def memory_free(self) -> int:
@@ -63,7 +64,7 @@ def visible_gpus(reader: GpuReader, environ: Mapping[str, str] = os.environ) -> 
             chosen.append(found)
         cards = chosen
     return [
-        Gpu(index, uuid, device.name, device.memory_used, device.memory_total)
+        Gpu(index, device.index, uuid, device.name, device.memory_used, device.memory_total)
         for index, (uuid, device) in enumerate(cards)
     ]
 
@@ -78,7 +79,7 @@ def candidates(wanted: str, gpus: Sequence[Gpu]) -> list[Gpu]:
     if wanted.startswith("cuda:"):
         number = int(wanted.removeprefix("cuda:"))
         if number >= len(gpus):
-            there = ", ".join(f"{gpu.index} {gpu.name}" for gpu in gpus) or "none"
+            there = ", ".join(f"cuda:{gpu.index} {gpu.name}" for gpu in gpus) or "none"
             raise RunError(f"memory.device: {wanted}: there is no such GPU here (there are: {there})")
         return [gpus[number]]
     return sorted(gpus, key=lambda gpu: -gpu.memory_free)

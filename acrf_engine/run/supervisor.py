@@ -299,7 +299,8 @@ class Supervisor:
                     self._started = time.monotonic()
                     self._answer_commands(False)
                     reason = "not waiting any longer" if self._go_now else "its turn has come"
-                    self.emit(StateChanged("starting", self.status.step, self.status.total_steps, reason))
+                    status = self.status
+                    self.emit(StateChanged("starting", status.step, status.total_steps, reason, status.attempt))
                 return turn.device
             if turn != told:
                 told = turn
@@ -310,13 +311,14 @@ class Supervisor:
         return None
 
     def _tell_turn(self, turn: waiting.Turn, devices: dict[str, Gpu | None]) -> None:
-        names = [f"GPU {gpu.index}" if gpu else "the CPU" for gpu in devices.values()]
+        names = [f"GPU {gpu.number}" if gpu else "the CPU" for gpu in devices.values()]
         reason = f"waiting for {' or '.join(names)}: {turn.behind} uses it"
         if turn.number > 1:
             reason += f", {turn.number - 1} ahead in the line"
         self.status.extra["waiting"] = {"for": " or ".join(names), "number": turn.number, "behind": turn.behind}
         self._answer_commands(True)
-        self.emit(StateChanged("starting", self.status.step, self.status.total_steps, reason, self.status.attempt))
+        status = self.status
+        self.emit(StateChanged("starting", status.step, status.total_steps, reason, status.attempt, waiting=True))
 
     def _answer_commands(self, here: bool) -> None:
         with self.arrived:

@@ -81,4 +81,4 @@ def test_runs_take_turns_on_a_gpu(one_gpu: None, start: Callable[..., Any], cli:
 def test_a_card_that_is_not_there_is_refused(one_gpu: None, start: Callable[..., Any]) -> None:
     run = start("no-card", "demo", "--steps", "3", "--set", "memory.device=cuda:1")
     assert run.end() == 2
-    assert "cuda:1: there is no such GPU here (there are: 0 RTX 4090)" in run.words.read_text()
+    assert "cuda:1: there is no such GPU here (there are: cuda:0 RTX 4090)" in run.words.read_text()

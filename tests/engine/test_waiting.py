@@ -155,7 +155,7 @@ def test_auto_prefers_the_card_with_most_room() -> None:
 
 
 def test_a_card_that_is_not_there_is_refused_with_those_that_are() -> None:
-    with pytest.raises(RunError, match=r"cuda:2: there is no such GPU here.*0 RTX 4090, 1 RTX 3090"):
+    with pytest.raises(RunError, match=r"cuda:2: there is no such GPU here.*cuda:0 RTX 4090, cuda:1 RTX 3090"):
         candidates("cuda:2", visible_gpus(two_cards(), {}))
 
 
