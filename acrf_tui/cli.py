@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from acrf_engine.run.folder import RunError, RunFolder, create_run, default_runs
 from acrf_tui.shipped import shipped
 
 DEMO_CONFIG = "demo.yaml"
+CONTROL_HINT_S = 10.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -323,13 +325,26 @@ def _control(args: argparse.Namespace) -> int:
             extra["ramp"] = args.ramp
     elif args.setting:
         raise RunError(f"control RUN {args.name}: takes no value, got {args.setting!r}")
+    patience = threading.Timer(CONTROL_HINT_S, _say_control_waits, (folder, args.name))
+    patience.daemon = True
+    patience.start()
     try:
         ack = Run(folder).command(args.name, **extra)
     except ConnectionError as error:
         print(f"acrf-tui: refused: {error}", file=sys.stderr)
         return 1
+    finally:
+        patience.cancel()
     print(f"{'done' if ack.ok else 'refused'} at step {ack.step}: {ack.message}")
     return 0 if ack.ok else 1
+
+
+def _say_control_waits(folder: RunFolder, command: str) -> None:
+    print(
+        f"acrf-tui: {command} takes effect at the run's next step; still waiting "
+        f"(`acrf-tui logs {folder.name}` shows what it does, ctrl+c stops waiting)",
+        file=sys.stderr,
+    )
 
 
 def _queue(args: argparse.Namespace) -> int:

@@ -168,6 +168,9 @@ class DashboardScreen(Screen[str]):
         """Reduce new events; panels see them at their next tick."""
         for event in message.events:
             self.run_state.apply(event)
+        if self.source.skew and not self._read_only:
+            self._read_only = self._header.read_only = True
+            self.run_state.note("warning", self.source.skew, time.time())
         self._feed.taken()
         self._after_events()
 

@@ -343,6 +343,18 @@ async def test_an_observer_sends_nothing() -> None:
         assert not source.sent
 
 
+async def test_a_supervisor_of_another_version_can_only_be_watched() -> None:
+    source = FakeSource(make_history(100))
+    source.skew = "run portrait is supervised by acrf-tui 9.0: it can be watched, but not steered from here"
+    async with dashboard(source) as (pilot, screen):
+        source.push(make_step(101))
+        await shows(pilot, "OBSERVING")
+        assert any("supervised by acrf-tui 9.0" in entry.text for entry in screen.run_state.journal)
+        await pilot.press("space", "c")
+        assert screen.run_state.step == 101
+        assert not source.sent
+
+
 async def test_commands_are_not_offered_before_the_first_step() -> None:
     async with dashboard(FakeSource(make_history(0))) as (pilot, screen):
         await pilot.press("space", "c", "s", "l")
