@@ -6,7 +6,6 @@ socket and records how the worker ended. `python -P -m acrf_engine.run.superviso
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import logging
@@ -37,8 +36,9 @@ from acrf_engine.protocol import (
     to_wire,
 )
 from acrf_engine.run import waiting
+from acrf_engine.run.admission import Admission
 from acrf_engine.run.deaths import count_oom_kills, describe_exit, process_token, wait_for_orphan
-from acrf_engine.run.devices import CPU, VISIBLE, Gpu, candidates, describe, tenants, visible_gpus
+from acrf_engine.run.devices import VISIBLE
 from acrf_engine.run.folder import RunError, RunFolder
 from acrf_engine.run.hardware import GpuReader, sample
 from acrf_engine.run.link import QUEUE_EVENTS
@@ -58,8 +58,6 @@ MAX_BACKOFF_S = 60.0
 HANG_WARNING_S = 120.0
 LINE_PERIOD_S = 0.5
 DRIVER_PATIENCE_S = 10.0
-WHEN_BUSY = ("", "--wait", "--share")
-"""What to do when another run uses the device: wait for a GPU but share the CPU, wait for either, share either."""
 
 log = logging.getLogger("acrf.supervisor")
 
@@ -92,6 +90,7 @@ class Supervisor:
         self._died_at: set[int] = set()
         self._gpus: GpuReader | None = None
         self._gpus_read = threading.Event()
+        self._admission: Admission | None = None
         self._started = time.monotonic()
         self._elapsed_before = self.status.elapsed_s
         self._step_times: deque[float] = deque(maxlen=50)
@@ -125,8 +124,8 @@ class Supervisor:
                 last = self._attempt()
             self._conclude(last)
         finally:
-            with contextlib.suppress(OSError):
-                waiting.leave(self.folder)
+            if self._admission is not None:
+                self._admission.leave()
             with self.arrived:
                 self.ended = True
                 self.arrived.notify_all()
@@ -211,6 +210,11 @@ class Supervisor:
             self.status.total_steps = body["total_steps"] or self.status.total_steps
         elif kind == "checkpoint":
             self.status.last_checkpoint = body["path"]
+        elif kind == "ack" and body["ok"] and self._admission is not None:
+            if body["command"] == "free-vram":
+                self._admission.leave()
+            elif body["command"] in ("reload", "resume"):
+                self._admission.come_back()
         elif kind in ("finished", "stopped", "failed"):
             self._outcome = body
             return  # the last event is emitted when the process has ended too
@@ -266,59 +270,43 @@ class Supervisor:
             self.emit(WarningEvent("the GPU driver does not answer: the run takes the GPU that torch gives it"))
             return None
         try:
-            gpus = visible_gpus(self._gpus)
-            wanted = candidates(self.policy.device, gpus)
+            admission = self._admission = Admission(self.folder, self.policy.device, self.when_busy, self._gpus)
         except RunError as error:
             return to_wire(Failed(self.status.step, str(error), kind="data"))
-        by_device: dict[str, Gpu | None] = {gpu.uuid: gpu for gpu in wanted}
-        by_device = by_device or {CPU: None}
-        device = self._wait_in_line(by_device)
-        if device is None:
+        if not self._wait_in_line(admission):
             return to_wire(Stopped(self.status.step, "cancelled while it waited for a device"))
-        gpu = by_device[device]
-        if gpu is not None:
-            os.environ[VISIBLE] = gpu.uuid
-            self.status.extra["device"] = gpu.title
-            if others := tenants(self._gpus, gpu.uuid):
-                self.emit(WarningEvent(clip_text(describe(gpu, others)), self.status.step))
+        if admission.gpu is not None:
+            os.environ[VISIBLE] = admission.gpu.uuid
+            self.status.extra["device"] = admission.gpu.title
+            if others := admission.others():
+                self.emit(WarningEvent(clip_text(others), self.status.step))
         return None
 
-    def _wait_in_line(self, devices: dict[str, Gpu | None]) -> str | None:
-        """The device that this run has got; None where it was stopped meanwhile."""
-        share = self.when_busy == "--share" or (self.when_busy != "--wait" and CPU in devices)
-        told: waiting.Turn | None = None
+    def _wait_in_line(self, admission: Admission) -> bool:
+        """Whether the run has got its device; False where it was stopped meanwhile."""
+        told = waiting.Turn()
+        status = self.status
         while not self._stop_asked.is_set():
             self._woken.clear()
-            try:
-                turn = waiting.take(self.folder, list(devices), share=share or self._go_now)
-            except OSError as error:
-                log.warning("the line for devices cannot be used (%s); the run starts without it", error)
-                turn = waiting.Turn(next(iter(devices)))
+            admission.share = admission.share or self._go_now
+            turn = admission.ask()
             if turn.device:
-                if self.status.extra.pop("waiting", None):
-                    self._started = time.monotonic()
-                    self._answer_commands(False)
-                    reason = "not waiting any longer" if self._go_now else "its turn has come"
-                    status = self.status
-                    self.emit(StateChanged("starting", status.step, status.total_steps, reason, status.attempt))
-                return turn.device
+                break
             if turn != told:
                 told = turn
-                self._tell_turn(turn, devices)
+                ahead = f", {turn.number - 1} ahead in the line" if turn.number > 1 else ""
+                reason = f"waiting for {admission.names}: {turn.behind} uses it{ahead}"
+                status.extra["waiting"] = {"for": admission.names, "number": turn.number, "behind": turn.behind}
+                self._answer_commands(True)
+                self.emit(StateChanged("starting", status.step, status.total_steps, reason, status.attempt, True))
             self._write_status()
             self._woken.wait(LINE_PERIOD_S)
-        self.status.extra.pop("waiting", None)
-        return None
-
-    def _tell_turn(self, turn: waiting.Turn, devices: dict[str, Gpu | None]) -> None:
-        names = [f"GPU {gpu.number}" if gpu else "the CPU" for gpu in devices.values()]
-        reason = f"waiting for {' or '.join(names)}: {turn.behind} uses it"
-        if turn.number > 1:
-            reason += f", {turn.number - 1} ahead in the line"
-        self.status.extra["waiting"] = {"for": " or ".join(names), "number": turn.number, "behind": turn.behind}
-        self._answer_commands(True)
-        status = self.status
-        self.emit(StateChanged("starting", status.step, status.total_steps, reason, status.attempt, waiting=True))
+        if status.extra.pop("waiting", None) and admission.device:
+            self._started = time.monotonic()
+            self._answer_commands(False)
+            reason = "not waiting any longer" if self._go_now else "its turn has come"
+            self.emit(StateChanged("starting", status.step, status.total_steps, reason, status.attempt))
+        return bool(admission.device)
 
     def _answer_commands(self, here: bool) -> None:
         with self.arrived:

@@ -11,16 +11,20 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import platformdirs
 import psutil
 import pytest
 
+from acrf_engine.protocol import Ack, to_wire
 from acrf_engine.run import waiting
+from acrf_engine.run.admission import Admission
 from acrf_engine.run.devices import candidates, describe, tenants, visible_gpus
 from acrf_engine.run.folder import RunError, RunFolder, create_run
 from acrf_engine.run.hardware import GpuReader
 from acrf_engine.run.logout import ends_at_logout
+from acrf_engine.run.supervisor import Supervisor
 from tests.nvml import GIB, Nvml, card
 
 Make = Callable[[str], RunFolder]
@@ -94,10 +98,30 @@ def test_a_waiting_run_can_be_moved(held: Make) -> None:
     assert waiting.take(folders[1], ["a"]).device == "a"
 
 
+def test_a_run_that_gives_its_vram_back_lets_the_next_one_go(held: Make) -> None:
+    """The acknowledgements of the worker are all that the supervisor needs for it."""
+
+    def acknowledged(command: str) -> dict[str, Any]:
+        return to_wire(Ack("c1", command, True, 5))
+
+    one, two = held("one"), held("two")
+    supervisor = Supervisor(one)
+    supervisor._admission = Admission(one, "auto", "", two_cards())
+    assert supervisor._admission.ask().device == "GPU-bbb"
+    assert waiting.take(two, ["GPU-bbb"]).behind == "one"
+    supervisor._receive(acknowledged("free-vram"))
+    assert waiting.take(two, ["GPU-bbb"]).device == "GPU-bbb"
+    supervisor._receive(acknowledged("reload"))
+    assert names() == [("two", "GPU-bbb"), ("one", "GPU-bbb")]
+    supervisor.telemetry.close()
+
+
 HOLD = """
 import sys
 from acrf_engine.run.folder import RunFolder
+from acrf_engine.protocol import Ack, to_wire
 from acrf_engine.run import waiting
+from acrf_engine.run.admission import Admission
 folder = RunFolder(sys.argv[1])
 with folder.hold():
     print(waiting.take(folder, ["a"]).device, flush=True)
