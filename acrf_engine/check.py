@@ -111,6 +111,8 @@ def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -
         "optimizer": report.trainable_parameters * ADAM_STATE_BYTES[config.optimizer],
         "activations (rough)": kept * width,
     }
+    if config.optimization.ema_decay:
+        report.memory["moving average"] = report.trainable_parameters * 4
     report.memory_total = sum(report.memory.values())
     if report.device_memory is not None and report.memory_total > report.device_memory:
         report.notes.append("the estimate is above the card's memory: lower resolution or batch_size")
@@ -141,6 +143,8 @@ def _look_at_device(wanted: str, report: Report) -> bool:
 def _look_at_disk(config: RunConfig, report: Report, runs_dir: Path) -> None:
     per_file = report.trainable_parameters * 4
     per_checkpoint = per_file + report.trainable_parameters * ADAM_STATE_BYTES[config.optimizer]
+    if config.optimization.ema_decay:
+        per_checkpoint += per_file
     saves = report.steps // config.checkpoint.every if config.checkpoint.every else 0
     report.disk_needed = per_checkpoint * (config.checkpoint.keep + 1) + per_file * (saves + 2)
     place = next((parent for parent in [runs_dir, *runs_dir.parents] if parent.exists()), Path())

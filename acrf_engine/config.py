@@ -38,6 +38,17 @@ class DatasetSource(Group):
     """How often each picture of this folder is seen in one epoch."""
 
 
+class DataConfig(Group):
+    """What a batch is made of, and by whom."""
+
+    num_workers: int = Field(0, ge=0, le=16)
+    """Loader processes that put batches together ahead of the training loop; 0: the training process does it."""
+    flip: bool = False
+    """Mirror each picture with probability 1/2; latents are cached both ways."""
+    caption_dropout: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
+    """Share of the pictures that are trained on the embedding of the empty prompt in the place of their caption."""
+
+
 class LossConfig(Group):
     """The composite loss (paper, section 4)."""
 
@@ -86,6 +97,8 @@ class OptimizationConfig(Group):
     """Decoupled weight decay of AdamW."""
     max_grad_norm: NonNegative = 1.0
     """Clip the gradient's L2 norm to this (paper, section 6.3); 0 turns clipping off."""
+    ema_decay: float = Field(0.0, ge=0, lt=1, allow_inf_nan=False)
+    """Decay of the LoRA's moving average (0.99, say; warmed up), which LoRA files and previews then show; 0: off."""
 
 
 class ScheduleConfig(Group):
@@ -188,6 +201,7 @@ class RunConfig(Group):
     """Shell command to run when the run has finished; its output goes to the log. ACRF_RUN is the run's folder."""
     on_failure: str = Field("", max_length=4000)
     """Shell command to run when the run has failed or was interrupted for good."""
+    data: DataConfig = DataConfig()
     loss: LossConfig = LossConfig()
     anchors: AnchorConfig = AnchorConfig()
     lora: LoraConfig = LoraConfig()

@@ -69,6 +69,7 @@ def _values(schema: dict[str, Any]) -> str:
             ("minimum", "from"),
             ("exclusiveMinimum", "above"),
             ("maximum", "to"),
+            ("exclusiveMaximum", "below"),
             ("multipleOf", "multiple of"),
         )
         if key in schema and schema[key] < 2**62

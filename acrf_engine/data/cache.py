@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -58,6 +58,13 @@ class Example:
     bucket: Size
     latent_CHW: Tensor
     caption_LD: Tensor
+    mirrored_CHW: Tensor | None = None
+
+    def mirrored(self) -> Example:
+        """The picture seen in a mirror. Raises ValueError where its latent is cached one way only."""
+        if self.mirrored_CHW is None:
+            raise ValueError(f"{printable(self.picture.path)} was not cached both ways")
+        return replace(self, latent_CHW=self.mirrored_CHW)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,22 +92,23 @@ def fill(
     cache: Cache,
     on_progress: Progress | None = None,
     extra_captions: Sequence[str] = (),
+    flip: bool = False,
 ) -> CachedDataset:
     """Return every example of `scan` with its tensors, encoding only what the cache lacks.
 
     `make_encoder` is called only when something is lacking; `fingerprint` is that of the encoder it makes. Besides the
-    captions of the pictures, the empty caption and `extra_captions` are embedded. `on_progress` counts captions and
-    pictures together, those in the cache first. Raises DataError when a picture has changed since the scan, when an
-    encoder gives numbers that cannot be trained on, and when the cache folder cannot be written.
+    captions of the pictures, the empty caption and `extra_captions` are embedded; with `flip` every picture is encoded
+    mirrored too. `on_progress` counts captions and pictures together, those in the cache first. Raises DataError when a
+    picture has changed since the scan, when an encoder gives numbers that cannot be trained on, and when the cache
+    folder cannot be written.
     """
     texts = list(dict.fromkeys(["", *(p.caption for p in scan.pictures), *extra_captions]))
     sizes = [bucket_for(p.width, p.height, resolution) for p in scan.pictures]
     text_keys = {text: _key("captions", fingerprint, text) for text in texts}
-    picture_keys = [
-        _key("latents", fingerprint, picture.sha256, *size, _PIXELS)
-        for picture, size in zip(scan.pictures, sizes, strict=True)
-    ]
-    total = len(texts) + len(scan.pictures)
+    views = [_View(p, size, False) for p, size in zip(scan.pictures, sizes, strict=True)]
+    if flip:
+        views += [replace(view, mirrored=True) for view in views]
+    total = len(texts) + len(views)
     done = 0
 
     def advance(what: str) -> None:
@@ -115,8 +123,8 @@ def fill(
             captions[text] = tensor
             advance("captions")
     latents: dict[int, Tensor] = {}
-    for index, key in enumerate(picture_keys):
-        if (tensor := cache.read("latents", key)) is not None:
+    for index, view in enumerate(views):
+        if (tensor := cache.read("latents", view.key(fingerprint))) is not None:
             latents[index] = tensor
             advance("pictures")
 
@@ -130,23 +138,43 @@ def fill(
                 captions[text] = _checked_caption(encoder, text)
                 cache.write("captions", text_keys[text], captions[text])
                 advance("captions")
-        missing = [index for index in range(len(scan.pictures)) if index not in latents]
-        jobs = [(scan.pictures[index], sizes[index]) for index in missing]
-        for index, pixels_3HW in zip(missing, _decode_ahead(jobs), strict=True):
-            latents[index] = _checked_latent(encoder, scan.pictures[index], pixels_3HW)
-            cache.write("latents", picture_keys[index], latents[index])
+        missing = [index for index in range(len(views)) if index not in latents]
+        for index, pixels_3HW in zip(missing, _decode_ahead([views[index] for index in missing]), strict=True):
+            latents[index] = _checked_latent(encoder, views[index].picture, pixels_3HW)
+            cache.write("latents", views[index].key(fingerprint), latents[index])
             advance("pictures")
 
     return CachedDataset(
         examples=tuple(
-            Example(index, picture, size, latents[index], captions[picture.caption])
+            Example(
+                index,
+                picture,
+                size,
+                latents[index],
+                captions[picture.caption],
+                latents[len(scan.pictures) + index] if flip else None,
+            )
             for index, (picture, size) in enumerate(zip(scan.pictures, sizes, strict=True))
         ),
         captions=captions,
         fingerprint=_digest(
             [FORMAT, _PIXELS, fingerprint, resolution, scan.fingerprint, *(p.repeats for p in scan.pictures)]
+            + (["flip"] if flip else [])
         ),
     )
+
+
+@dataclass(frozen=True)
+class _View:
+    """A picture at its training size, as it is or mirrored."""
+
+    picture: Picture
+    size: Size
+    mirrored: bool
+
+    def key(self, fingerprint: str) -> str:
+        side = ["mirrored"] if self.mirrored else []
+        return _key("latents", fingerprint, self.picture.sha256, *self.size, _PIXELS, *side)
 
 
 def _key(kind: Kind, *parts: str | int) -> str:
@@ -158,13 +186,13 @@ def _digest(parts: Sequence[object]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _decode_ahead(jobs: Sequence[tuple[Picture, Size]]) -> Iterator[Tensor]:
-    """Yield the pixels of every job in order, decoding the next pictures while one is being encoded."""
+def _decode_ahead(views: Sequence[_View]) -> Iterator[Tensor]:
+    """Yield the pixels of every view in order, decoding the next pictures while one is being encoded."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
     waiting: list[Future[Tensor]] = []
     try:
-        for job in jobs:
-            waiting.append(pool.submit(_pixels, *job))
+        for view in views:
+            waiting.append(pool.submit(_pixels, view))
             if len(waiting) > _DECODED_AHEAD:
                 yield waiting.pop(0).result()
         while waiting:
@@ -173,9 +201,11 @@ def _decode_ahead(jobs: Sequence[tuple[Picture, Size]]) -> Iterator[Tensor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _pixels(picture: Picture, size: Size) -> Tensor:
-    image: Image.Image = resize_and_crop(load_rgb(picture.path, picture.sha256), size)
+def _pixels(view: _View) -> Tensor:
+    image: Image.Image = resize_and_crop(load_rgb(view.picture.path, view.picture.sha256), view.size)
     pixels_HW3 = torch.from_numpy(np.array(image, dtype=np.float32))
+    if view.mirrored:
+        pixels_HW3 = pixels_HW3.flip(1)
     return (pixels_HW3.permute(2, 0, 1) / 127.5 - 1).contiguous()
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 WINDOW = 10
 
@@ -16,8 +15,8 @@ class AnchorBalance:
     The running mean is the plain mean of an anchor's first 10 draws, and from then on moves by a tenth of each new one.
     """
 
-    means: list[float] = field(default_factory=list)
-    draws: list[int] = field(default_factory=list)
+    means: list[float]
+    draws: list[int]
 
     @classmethod
     def of(cls, anchors: int) -> AnchorBalance:
@@ -31,6 +30,3 @@ class AnchorBalance:
         """NaN before the first draw."""
         seen = [mean for mean, draws in zip(self.means, self.draws, strict=True) if draws]
         return sum(seen) / len(seen) if seen else math.nan
-
-    def state(self) -> dict[str, Any]:
-        return {"means": self.means, "draws": self.draws}

@@ -14,10 +14,12 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -26,6 +28,7 @@ log = logging.getLogger("acrf.checkpoint")
 FORMAT = 1
 MANIFEST = "manifest.json"
 LORA, OPTIMIZER, STATE = "lora.safetensors", "optimizer.safetensors", "state.json"
+EMA = "ema.safetensors"
 
 
 class CheckpointError(Exception):
@@ -34,11 +37,15 @@ class CheckpointError(Exception):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a run needs to go on exactly: LoRA in fp32, optimizer state, and `state` (position, live settings...)."""
+    """What a run needs to go on exactly: LoRA in fp32, optimizer state, and `state` (position, live settings...).
+
+    `ema` is the moving average of the LoRA, by the same names; None in a run without one.
+    """
 
     lora: dict[str, Tensor]
     optimizer: dict[str, Any]
     state: dict[str, Any]
+    ema: dict[str, Tensor] | None = None
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -58,10 +65,12 @@ def write(folder: Path, step: int, snapshot: Snapshot) -> tuple[Path, int]:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(mode=0o700)
         files = {
-            LORA: save({name: value.detach().cpu().contiguous() for name, value in snapshot.lora.items()}),
+            LORA: _safetensors(snapshot.lora),
             OPTIMIZER: save(tensors),
             STATE: _json({"optimizer": structure, **snapshot.state}),
         }
+        if snapshot.ema is not None:
+            files[EMA] = _safetensors(snapshot.ema)
         manifest = {
             "format": FORMAT,
             "step": step,
@@ -102,11 +111,17 @@ def _replace(temporary: Path, target: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
-def newest(folder: Path) -> tuple[Path, Snapshot] | None:
-    """The newest checkpoint that verifies, read; None where there is none. Broken ones are named in the log."""
-    for path in reversed(_complete(folder)):
+def newest(folder: Path, require: Callable[[Path, Snapshot], Any] | None = None) -> tuple[Path, Snapshot] | None:
+    """The newest checkpoint that verifies, read; None where there is none. Broken ones are named in the log.
+
+    `require` raises CheckpointError for one that verifies and still lacks something.
+    """
+    for path in reversed(in_place(folder)):
         try:
-            return path, read(path)
+            snapshot = read(path)
+            if require is not None:
+                require(path, snapshot)
+            return path, snapshot
         except CheckpointError as error:
             log.warning("%s; trying the one before", error)
     return None
@@ -117,7 +132,8 @@ def read(path: Path) -> Snapshot:
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
         data = {}
-        for name in (LORA, OPTIMIZER, STATE):
+        names = (LORA, OPTIMIZER, STATE, *({EMA} & manifest["files"].keys()))
+        for name in names:
             raw = (path / name).read_bytes()
             if hashlib.sha256(raw).hexdigest() != manifest["files"][name]["sha256"]:
                 raise CheckpointError(f"{path / name}: damaged (its sha256 differs from the manifest)")
@@ -125,8 +141,9 @@ def read(path: Path) -> Snapshot:
         if manifest["format"] != FORMAT or manifest["step"] != step_of(path):
             raise CheckpointError(f"{path}: not this checkpoint (format {manifest['format']}, step {manifest['step']})")
         state = json.loads(data[STATE])
-        return Snapshot(load(data[LORA]), unflatten(state.pop("optimizer"), load(data[OPTIMIZER])), state)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        optimizer = unflatten(state.pop("optimizer"), load(data[OPTIMIZER]))
+        return Snapshot(load(data[LORA]), optimizer, state, load(data[EMA]) if EMA in data else None)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: incomplete or damaged ({error!r})") from error
 
 
@@ -136,7 +153,7 @@ def step_of(path: Path) -> int:
 
 def rotate(folder: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints; each is renamed away first, so that no half one is ever seen."""
-    for path in _complete(folder)[:-keep]:
+    for path in in_place(folder)[:-keep]:
         with contextlib.suppress(OSError):
             os.rename(path, folder / f".trash-{path.name}-{os.getpid()}")
     _empty_trash(folder)
@@ -193,11 +210,15 @@ def _typed(key: Any) -> str | int:
     return key
 
 
+def _safetensors(tensors: dict[str, Tensor]) -> bytes:
+    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+
+
 def _json(value: Any) -> bytes:
     return json.dumps(value, indent=1).encode("utf-8")
 
 
-def _complete(folder: Path) -> list[Path]:
+def in_place(folder: Path) -> list[Path]:
     """Checkpoints in place, oldest step first."""
     found = [path for path in folder.glob("step-*") if path.is_dir() and path.name[5:].isdecimal()]
     return sorted(found, key=step_of)

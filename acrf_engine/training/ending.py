@@ -6,7 +6,7 @@ from acrf_engine.protocol import Command, clip_text
 
 USERS_ERRORS = ("ConfigError", "DataError", "PictureError", "ModelError", "MismatchError")
 """By name: config, data or model are wrong, rather than the program or the machine."""
-PLAIN_ERRORS = ("NonFinite", "CheckpointError", "LoraError", "RunError")
+PLAIN_ERRORS = ("NonFinite", "CheckpointError", "LoraError", "LoaderDied", "RunError")
 """By name: errors whose message says it all."""
 
 

@@ -27,9 +27,11 @@ def unpark(trainer: Trainer) -> None:
 
 
 def move(trainer: Trainer, device: torch.device) -> None:
-    """Move the model, and every tensor of the optimizer's state, to `device`."""
+    """Move the model, the moving average, and every tensor of the optimizer's state to `device`."""
     trainer.forget_gradients()
     trainer.prepared.transformer.to(device)
+    if trainer.ema is not None:
+        trainer.ema.to(device)
     for state in trainer.optimizer.optimizer.state.values():
         for name, value in state.items():
             if isinstance(value, torch.Tensor):

@@ -131,6 +131,7 @@ def cache_data(
         Cache(platformdirs.user_cache_path("acrf-tui") / "data"),
         progress("caching"),
         prompts,
+        config.data.flip,
     )
     return dataset, prompts
 

@@ -12,7 +12,7 @@ from acrf_engine.training.trainer import Trainer
 
 
 def draw_previews(trainer: Trainer) -> list[Preview]:
-    """A picture of every prompt with the LoRA, and once per run without it."""
+    """A picture of every prompt with the LoRA (its moving average, where there is one), and once per run without it."""
     config, prepared = trainer.config.preview, trainer.prepared
     vae = load_vae(prepared.checkpoint, prepared.device)
     folder = trainer.folder.samples
@@ -29,15 +29,16 @@ def draw_previews(trainer: Trainer) -> list[Preview]:
             for active, path in paths.items():
                 if active or not path.exists():
                     lora.set_active(prepared.transformer, active)
-                    picture = sample(
-                        prepared.checkpoint,
-                        prepared.transformer,
-                        vae,
-                        prepared.dataset.captions[prompt],
-                        steps=config.steps,
-                        seed=config.seed,
-                        side=side,
-                    )
+                    with trainer.averaged_weights():
+                        picture = sample(
+                            prepared.checkpoint,
+                            prepared.transformer,
+                            vae,
+                            prepared.dataset.captions[prompt],
+                            steps=config.steps,
+                            seed=config.seed,
+                            side=side,
+                        )
                     save_picture(picture, path)
             previews.append(
                 Preview(

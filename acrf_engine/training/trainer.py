@@ -12,16 +12,19 @@ import dataclasses
 import hashlib
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from acrf_engine.config import RunConfig
-from acrf_engine.data.batches import Batch, collate
+from acrf_engine.data.batches import Batch
+from acrf_engine.data.loader import Loader, MicroBatches
 from acrf_engine.method.losses import Lambdas
 from acrf_engine.method.step import MicroStep, acrf_micro_step
 from acrf_engine.model import lora
@@ -34,6 +37,9 @@ from acrf_engine.training.balance import AnchorBalance
 from acrf_engine.training.identity import environment
 from acrf_engine.training.optim import Ramp, learning_rate, make_optimizer
 from acrf_engine.training.preparation import Prepared, Report, to_device
+
+if TYPE_CHECKING:
+    from diffusers.training_utils import EMAModel
 
 
 class NonFinite(Exception):
@@ -69,6 +75,40 @@ class Settings:
         )
 
 
+@dataclass(frozen=True)
+class SavedState:
+    """`state` of a checkpoint: position, what was set live, and what a resumed run is held against."""
+
+    step: int
+    micro_step: int
+    settings: Settings
+    ramp: Ramp | None
+    balance: AnchorBalance
+    anchors: list[float]
+    config: dict[str, Any]
+    dataset: str
+    environment: dict[str, str]
+
+    @classmethod
+    def of(cls, path: Path, snapshot: checkpoints.Snapshot) -> SavedState:
+        """The state of a checkpoint that lacks nothing; raises CheckpointError naming what is missing."""
+        try:
+            saved: SavedState = _SAVED_STATE.validate_python(snapshot.state)
+            averaged = saved.run_config().optimization.ema_decay > 0
+        except ValidationError as error:
+            names = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+            raise checkpoints.CheckpointError(f"{path}: incomplete: no good {names} in {checkpoints.STATE}") from error
+        if averaged and snapshot.ema is None:
+            raise checkpoints.CheckpointError(f"{path}: incomplete: {checkpoints.EMA} is missing")
+        return saved
+
+    def run_config(self) -> RunConfig:
+        return RunConfig.model_validate(self.config, strict=False)
+
+
+_SAVED_STATE = TypeAdapter(SavedState)
+
+
 class Trainer:
     """Trains a prepared run step by step. `step` counts finished updates; `micro_step` the micro-batches so far."""
 
@@ -89,11 +129,27 @@ class Trainer:
         optimizer = make_optimizer(config, prepared.trainable)
         self.transformer, self.optimizer = self.accelerator.prepare(prepared.transformer, optimizer)
         self.transformer.train()
+        self.ema: EMAModel | None = None
+        if decay := config.optimization.ema_decay:
+            from diffusers.training_utils import EMAModel
+
+            self.ema = EMAModel(prepared.trainable, decay=decay, foreach=True)
+        batches = MicroBatches(
+            prepared.dataset, prepared.plan, config.seed, config.data.flip, config.data.caption_dropout
+        )
+        self.loader = Loader(batches, config.data.num_workers)
         checkpoints.clean(folder.checkpoints)
-        if (found := checkpoints.newest(folder.checkpoints)) is not None:
-            self._check_identity(*found)
-            self._restore(found[1])
-            self._keep_live_settings(found[1])
+        if (found := checkpoints.newest(folder.checkpoints, SavedState.of)) is not None:
+            path, snapshot = found
+            saved = SavedState.of(path, snapshot)
+            self._check_identity(path, saved)
+            self._restore(snapshot, saved)
+            self._keep_live_settings(saved)
+        elif unusable := checkpoints.in_place(folder.checkpoints):
+            raise checkpoints.CheckpointError(
+                f"{folder.checkpoints}: none of the {len(unusable)} checkpoints can be used, the log says why "
+                "(bring one back, or move them away to start from the first step)"
+            )
 
     # ---- the step ----------------------------------------------------------------------------------------------------
 
@@ -124,6 +180,8 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.step()
         self.forget_gradients()
+        if self.ema is not None:
+            self.ema.step(self.prepared.trainable)
 
         self.step += 1
         self.micro_step += accumulation
@@ -159,12 +217,15 @@ class Trainer:
     def forget_gradients(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
 
+    def close(self) -> None:
+        """End what runs beside the training loop."""
+        self.loader.close()
+
     def _velocity(self, x_BCHW: Tensor, sigma_B: Tensor, captions: list[Tensor]) -> Tensor:
         return velocity(self.transformer, x_BCHW, sigma_B, captions)
 
     def _load_batch(self, micro_step: int) -> Batch:
-        examples = self.prepared.dataset.examples
-        batch = collate([examples[index] for index in self.prepared.plan.at(micro_step)])
+        batch = self.loader.at(micro_step)
         device = self.prepared.device
         return Batch(batch.latents_BCHW.to(device), to_device(batch.captions, device), batch.indices)
 
@@ -208,10 +269,11 @@ class Trainer:
         started = time.perf_counter()
         tensors = lora.weights(self.prepared.transformer)
         lora.require_finite(tensors)  # a checkpoint with NaN in it would be one to resume from
+        averages = None if self.ema is None else dict(zip(tensors, self.ema.shadow_params, strict=True))
         path, size = checkpoints.write(
             self.folder.checkpoints,
             self.step,
-            checkpoints.Snapshot(tensors, self.optimizer.optimizer.state_dict(), self._state()),
+            checkpoints.Snapshot(tensors, self.optimizer.optimizer.state_dict(), self._state(), averages),
         )
         checkpoints.rotate(self.folder.checkpoints, self.config.checkpoint.keep)
         lora_path = self.folder.step_lora(self.step)
@@ -220,7 +282,6 @@ class Trainer:
 
     def save_lora(self, path: Path) -> int:
         """Write the LoRA in the default format and read it back. Returns the number of modules in it."""
-        tensors = lora.weights(self.prepared.transformer)
         metadata = lora.metadata_for(
             name=self.folder.name,
             base_model=self.config.model,
@@ -231,71 +292,96 @@ class Trainer:
             trigger=self.config.trigger,
             config_hash=hashlib.sha256(self.config.model_dump_json().encode()).hexdigest(),
         )
-        return lora.save_lora(path, tensors, self.config.network_alpha, metadata)
+        with self.averaged_weights():
+            tensors = lora.weights(self.prepared.transformer)
+            return lora.save_lora(path, tensors, self.config.network_alpha, metadata)
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """With the LoRA's moving average in the model, where the run keeps one; the raw weights come back after."""
+        if self.ema is None:
+            yield
+            return
+        self.ema.store(self.prepared.trainable)
+        self.ema.copy_to(self.prepared.trainable)
+        try:
+            yield
+        finally:
+            self.ema.restore(self.prepared.trainable)
 
     def _state(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "micro_step": self.micro_step,
-            "settings": vars(self.settings),
-            "ramp": None if self.ramp is None else dataclasses.asdict(self.ramp),
-            "balance": self.balance.state(),
-            "anchors": self.method.anchors_K.tolist(),
-            "config": self.config.model_dump(mode="json"),
-            "dataset": self.prepared.dataset.fingerprint,
-            "environment": environment(),
-        }
+        return dataclasses.asdict(
+            SavedState(
+                step=self.step,
+                micro_step=self.micro_step,
+                settings=self.settings,
+                ramp=self.ramp,
+                balance=self.balance,
+                anchors=self.method.anchors_K.tolist(),
+                config=self.config.model_dump(mode="json"),
+                dataset=self.prepared.dataset.fingerprint,
+                environment=environment(),
+            )
+        )
 
     def roll_back(self) -> bool:
         """Go back to the newest good checkpoint, live settings included; False where there is none."""
-        found = checkpoints.newest(self.folder.checkpoints)
+        found = checkpoints.newest(self.folder.checkpoints, SavedState.of)
         if found is None:
             return False
+        saved = SavedState.of(*found)
         self.forget_gradients()
-        self._restore(found[1])
-        self.settings = Settings(**found[1].state["settings"])
+        self._restore(found[1], saved)
+        self.settings = saved.settings
         self.ramp = None
         return True
 
-    def _restore(self, snapshot: checkpoints.Snapshot) -> None:
+    def _restore(self, snapshot: checkpoints.Snapshot, saved: SavedState) -> None:
+        if self.ema is not None and snapshot.ema is not None:
+            lora.load_weights(self.prepared.transformer, snapshot.ema)
+            averages = [parameter.detach() for parameter in self.prepared.trainable]
+            self.ema.load_state_dict({"shadow_params": averages, "optimization_step": saved.step})  # copies them
         lora.load_weights(self.prepared.transformer, snapshot.lora)
         self.optimizer.optimizer.load_state_dict(snapshot.optimizer)
-        self.step, self.micro_step = snapshot.state["step"], snapshot.state["micro_step"]
-        self.balance = AnchorBalance(**snapshot.state["balance"])
+        self.step, self.micro_step = saved.step, saved.micro_step
+        self.balance = saved.balance
 
-    def _keep_live_settings(self, snapshot: checkpoints.Snapshot) -> None:
+    def _keep_live_settings(self, saved: SavedState) -> None:
         """What was set live goes on, unless the config has been changed since, or the key was given on resuming."""
-        before = Settings.of(RunConfig.model_validate(snapshot.state["config"], strict=False))
-        live = Settings(**snapshot.state["settings"])
+        before = Settings.of(saved.run_config())
+        live = saved.settings
         given = {key.rpartition(".")[2] for key in self.folder.read_given_keys()}
         now = vars(self.settings)
         changed = {name for name, value in now.items() if value != getattr(before, name) or name in given}
         self.settings = Settings(
             **{name: value if name in changed else getattr(live, name) for name, value in now.items()}
         )
-        ramp = snapshot.state.get("ramp")
-        self.ramp = Ramp(**ramp) if ramp and "learning_rate" not in changed else None
+        self.ramp = None if "learning_rate" in changed else saved.ramp
 
-    def _check_identity(self, path: Path, snapshot: checkpoints.Snapshot) -> None:
-        """Raises MismatchError, by name, where config or data are not those of the checkpoint."""
-        state = snapshot.state
-        changed = changed_keys(RunConfig.model_validate(state["config"], strict=False), self.config)
+    def _check_identity(self, path: Path, saved: SavedState) -> None:
+        """Raises MismatchError, by name, where config, data or anchors are not those of the checkpoint."""
+        changed = changed_keys(saved.run_config(), self.config)
         if changed:
             raise MismatchError(
                 f"{self.folder.config}: {', '.join(changed)} changed since {path.name}; a resumed run must go on as it "
                 "began (undo the change, or start a new run)"
             )
-        if state["dataset"] != self.prepared.dataset.fingerprint:
+        if saved.dataset != self.prepared.dataset.fingerprint:
             raise MismatchError(
                 f"the pictures or captions changed since {path.name}; a resumed run must see the same data "
                 "(restore them, or start a new run)"
             )
-        if state["environment"] != environment():
+        if saved.anchors != self.method.anchors_K.tolist():
+            raise MismatchError(
+                f"the anchors changed since {path.name}: the model's scheduler, or the installed diffusers, is another "
+                "one (bring the former one back, or start a new run)"
+            )
+        if saved.environment != environment():
             self.report(
                 WarningEvent(
                     f"resumed from {path.name} in another environment (library versions or device differ): "
                     "the run goes on, but not bit for bit",
-                    state["step"],
+                    saved.step,
                 )
             )
 

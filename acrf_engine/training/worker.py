@@ -59,6 +59,7 @@ class Worker:
             return session.run()
         finally:
             self.step = trainer.step
+            trainer.close()
 
     def _pulse(self) -> None:
         """During loading and caching: only stop has a meaning yet; the rest waits for the first step."""

@@ -35,7 +35,7 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_config(tiny_model: Path, photo_folder: Path) -> Callable[..., RunConfig]:
     """A config of the tiny run; groups are given as dicts."""
 

@@ -1,60 +1,25 @@
-"""The training loop on the tiny model: it learns, repeats bit for bit, goes on exactly, and refuses what it must."""
+"""The training loop on the tiny model: it learns, repeats bit for bit, and refuses what it must."""
 
 from __future__ import annotations
 
 import math
-import random
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from exactly import all_equal, poison_the_global_generators, trace, train, weights_of
 
 from acrf_engine.data.batches import collate
 from acrf_engine.method.step import acrf_micro_step
 from acrf_engine.model import lora
 from acrf_engine.model.zimage import velocity
-from acrf_engine.protocol import Step
 from acrf_engine.training.checkpoint import CheckpointError
-from acrf_engine.training.optim import Ramp
 from acrf_engine.training.recovery import Recovery
 from acrf_engine.training.trainer import NonFinite, Trainer
 
 Make = Callable[..., Trainer]
-EXACT = ("loss", "loss_char", "loss_cos", "loss_fft", "loss_balanced", "lr", "grad_norm", "epoch")
-
-
-def trace(steps: list[Step]) -> list[list[str]]:
-    """Everything a step says but its time, without any rounding."""
-    return [
-        [float(getattr(step, name)).hex() for name in EXACT]
-        + [value.hex() for value in (*step.sigmas, *step.weights, *step.losses)]
-        + [str(step.anchors), str(step.step)]
-        for step in steps
-    ]
-
-
-def train(trainer: Trainer, steps: int) -> list[Step]:
-    return [trainer.train_step() for _ in range(steps)]
-
-
-def poison_the_global_generators() -> None:
-    random.seed(666)
-    np.random.seed(666)
-    torch.manual_seed(666)
-    torch.rand(123)
-
-
-def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in lora.weights(trainer.prepared.transformer).items()}
-
-
-def all_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 # ---- it learns -------------------------------------------------------------------------------------------------------
@@ -168,137 +133,6 @@ def test_two_straight_runs_are_equal_to_the_last_bit(make_trainer: Make) -> None
 
 def test_another_seed_is_another_run(make_trainer: Make) -> None:
     assert trace(train(make_trainer("a"), 1)) != trace(train(make_trainer("b", seed=1), 1))
-
-
-@pytest.mark.parametrize("optimizer", ["AdamW", "AdamW8bit"])
-@pytest.mark.parametrize("at", [3, 4], ids=["in an epoch", "at an epoch's edge"])
-def test_a_resumed_run_goes_on_along_the_same_curve_to_the_last_bit(
-    make_trainer: Make, tmp_path: Path, optimizer: str, at: int
-) -> None:
-    """Rank 64, so that AdamW8bit really keeps 8-bit state. Four pictures, one to a step: an epoch is four steps."""
-    values = {
-        "optimizer": optimizer,
-        "network_dim": 64,
-        "network_alpha": 32,
-        "gradient_accumulation": 1,
-        "batch_size": 1,
-    }
-    straight = make_trainer("straight", **values)
-    train(straight, at)
-    straight.save_checkpoint()
-    shutil.copytree(tmp_path / "runs" / "straight", tmp_path / "runs" / "resumed")
-    rest = trace(train(straight, 5))
-
-    poison_the_global_generators()
-    said: list[Any] = []
-    resumed = make_trainer("resumed", said, **values)
-    assert resumed.step == at
-    assert trace(train(resumed, 2)) == rest[:2]
-    resumed.save_checkpoint()
-    again = make_trainer("resumed", said, **values)
-    assert trace(train(again, 3)) == rest[2:]
-    assert all_equal(weights_of(again), weights_of(straight))
-    assert said == []
-
-
-@pytest.mark.parametrize("lost", ["step", "micro_step", "balance", "settings"])
-def test_every_part_of_the_position_matters(make_trainer: Make, lost: str) -> None:
-    """The proof that the test above would notice: leave one out, and the curve is another one."""
-    values: dict[str, Any] = {"gradient_accumulation": 1}
-    straight = make_trainer("a", **values)
-    straight.settings.learning_rate = 3e-4
-    train(straight, 3)
-    straight.save_checkpoint()
-    rest = trace(train(straight, 2))
-
-    resumed = make_trainer("a", **values)
-    fresh = make_trainer("b", **values)
-    setattr(resumed, lost, getattr(fresh, lost))
-    assert trace(train(resumed, 2)) != rest
-
-
-# ---- it goes on with what was set ------------------------------------------------------------------------------------
-
-
-def test_what_was_set_live_survives_a_resume(make_trainer: Make) -> None:
-    trainer = make_trainer()
-    train(trainer, 1)
-    trainer.settings.learning_rate = 5e-5
-    trainer.settings.lambda_fft = 0.0
-    trainer.settings.snr_gamma = 1.0
-    trainer.save_checkpoint()
-    expected = trace(train(trainer, 2))
-
-    resumed = make_trainer()
-    assert resumed.settings == trainer.settings
-    assert trace(train(resumed, 2)) == expected
-
-
-def test_a_ramp_of_the_learning_rate_goes_on_where_it_stood(make_trainer: Make) -> None:
-    trainer = make_trainer(scheduler="constant", gradient_accumulation=1)
-    train(trainer, 1)
-    trainer.settings.learning_rate = 5e-5
-    trainer.ramp = Ramp(start=1, steps=5, previous=1e-4)
-    first, second = train(trainer, 2)
-    assert (first.lr, second.lr) == (pytest.approx(9e-5), pytest.approx(8e-5))
-    trainer.save_checkpoint()
-
-    resumed = make_trainer(scheduler="constant", gradient_accumulation=1)
-    rates = [step.lr for step in train(resumed, 4)]
-    assert rates == pytest.approx([7e-5, 6e-5, 5e-5, 5e-5])
-
-
-def test_a_config_changed_for_the_resume_wins_over_what_was_set_live(make_trainer: Make) -> None:
-    trainer = make_trainer()
-    train(trainer, 1)
-    trainer.settings.learning_rate = 5e-5
-    trainer.settings.snr_gamma = 1.0
-    trainer.save_checkpoint()
-    resumed = make_trainer(learning_rate=2e-4)
-    assert resumed.settings.learning_rate == 2e-4
-    assert resumed.settings.snr_gamma == 1.0
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"seed": 5}, "seed"),
-        ({"network_dim": 8}, "network_dim"),
-        ({"batch_size": 2}, "batch_size"),
-        ({"optimizer": "AdamW8bit"}, "optimizer"),
-        ({"lora": {"targets": "ext"}}, "lora.targets"),
-        ({"anchors": {"source": "pipeline"}}, "anchors.source"),
-    ],
-)
-def test_a_changed_config_is_refused_by_name(make_trainer: Make, change: dict[str, Any], named: str) -> None:
-    trainer = make_trainer()
-    train(trainer, 1)
-    trainer.save_checkpoint()
-    with pytest.raises(CheckpointError, match=rf"config\.yaml: {named} changed since step-000001"):
-        make_trainer(**change)
-
-
-def test_what_does_not_shape_the_run_may_change(make_trainer: Make) -> None:
-    trainer = make_trainer()
-    train(trainer, 1)
-    trainer.save_checkpoint()
-    resumed = make_trainer(steps=30, checkpoint={"every": 7}, preview={"every": 3})
-    assert (resumed.step, resumed.total_steps) == (1, 30)
-
-
-@pytest.mark.parametrize("change", ["a caption", "a picture", "one more"])
-def test_a_changed_data_set_is_refused(make_trainer: Make, photo_folder: Path, tmp_path: Path, change: str) -> None:
-    data = Path(shutil.copytree(photo_folder, tmp_path / "data"))
-    trainer = make_trainer(dataset=str(data))
-    train(trainer, 1)
-    trainer.save_checkpoint()
-    if change == "a caption":
-        (data / "rocket.txt").write_text("a launch")
-    else:
-        target = data / ("rocket.png" if change == "a picture" else "new.png")
-        Image.new("RGB", (64, 64), "red").save(target)
-    with pytest.raises(CheckpointError, match="pictures or captions changed since step-000001"):
-        make_trainer(dataset=str(data))
 
 
 # ---- numbers that are none -------------------------------------------------------------------------------------------

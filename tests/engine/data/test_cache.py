@@ -185,6 +185,26 @@ def test_another_model_and_another_resolution_have_their_own_entries(home: Home)
     assert home.encoder is None
 
 
+def test_flip_encodes_the_mirrored_pictures_once_beside_those_that_are_cached(home: Home) -> None:
+    plain = home.fill()
+    both = home.fill(flip=True)
+    assert home.encoded == ["picture"] * 3
+    for before, example in zip(plain.examples, both.examples, strict=True):
+        assert torch.equal(example.latent_CHW, before.latent_CHW)
+        # The encoder of these tests takes means of cells, so its latents mirror as the pixels do.
+        torch.testing.assert_close(example.mirrored().latent_CHW, before.latent_CHW.flip(-1))
+        assert example.mirrored().caption_LD is example.caption_LD
+    assert both.fingerprint != plain.fingerprint
+    assert same(home.fill(flip=True), both)
+    assert home.encoder is None
+    assert same(home.fill(), plain)
+
+
+def test_a_picture_that_was_cached_one_way_cannot_be_mirrored(home: Home) -> None:
+    with pytest.raises(ValueError, match=r"astronaut\.png was not cached both ways"):
+        home.fill().examples[0].mirrored()
+
+
 def test_repeats_are_part_of_what_a_run_trains_on(home: Home) -> None:
     once = scan([home.source(str(home.folder))])
     twice = scan([home.source(str(home.folder), repeats=2)])
