@@ -111,8 +111,12 @@ def _replace(temporary: Path, target: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
-def newest(folder: Path, require: Callable[[Path, Snapshot], Any] | None = None) -> tuple[Path, Snapshot] | None:
-    """The newest checkpoint that verifies, read; None where there is none. Broken ones are named in the log.
+def newest(
+    folder: Path,
+    require: Callable[[Path, Snapshot], Any] | None = None,
+    tell: Callable[[str], None] = log.warning,
+) -> tuple[Path, Snapshot] | None:
+    """The newest checkpoint that verifies, read; None where there is none. `tell` is told of each broken one.
 
     `require` raises CheckpointError for one that verifies and still lacks something.
     """
@@ -123,7 +127,7 @@ def newest(folder: Path, require: Callable[[Path, Snapshot], Any] | None = None)
                 require(path, snapshot)
             return path, snapshot
         except CheckpointError as error:
-            log.warning("%s; trying the one before", error)
+            tell(f"{error}; trying the one before")
     return None
 
 

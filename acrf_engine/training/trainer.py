@@ -29,7 +29,7 @@ from acrf_engine.method.losses import Lambdas
 from acrf_engine.method.step import MicroStep, acrf_micro_step
 from acrf_engine.model import lora
 from acrf_engine.model.zimage import velocity
-from acrf_engine.protocol import Checkpoint, Step, WarningEvent
+from acrf_engine.protocol import Checkpoint, Step, WarningEvent, clip_text
 from acrf_engine.run.changes import changed_keys
 from acrf_engine.run.folder import RunFolder
 from acrf_engine.training import checkpoint as checkpoints
@@ -139,7 +139,7 @@ class Trainer:
         )
         self.loader = Loader(batches, config.data.num_workers)
         checkpoints.clean(folder.checkpoints)
-        if (found := checkpoints.newest(folder.checkpoints, SavedState.of)) is not None:
+        if (found := checkpoints.newest(folder.checkpoints, SavedState.of, self._warn)) is not None:
             path, snapshot = found
             saved = SavedState.of(path, snapshot)
             self._check_identity(path, saved)
@@ -147,7 +147,7 @@ class Trainer:
             self._keep_live_settings(saved)
         elif unusable := checkpoints.in_place(folder.checkpoints):
             raise checkpoints.CheckpointError(
-                f"{folder.checkpoints}: none of the {len(unusable)} checkpoints can be used, the log says why "
+                f"{folder.checkpoints}: none of the {len(unusable)} checkpoints can be used, the warnings say why "
                 "(bring one back, or move them away to start from the first step)"
             )
 
@@ -216,6 +216,9 @@ class Trainer:
 
     def forget_gradients(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _warn(self, message: str) -> None:
+        self.report(WarningEvent(clip_text(message), self.step))
 
     def close(self) -> None:
         """End what runs beside the training loop."""
@@ -326,7 +329,7 @@ class Trainer:
 
     def roll_back(self) -> bool:
         """Go back to the newest good checkpoint, live settings included; False where there is none."""
-        found = checkpoints.newest(self.folder.checkpoints, SavedState.of)
+        found = checkpoints.newest(self.folder.checkpoints, SavedState.of, self._warn)
         if found is None:
             return False
         saved = SavedState.of(*found)
