@@ -458,6 +458,7 @@ def _paths(args: argparse.Namespace) -> int:
 
     from acrf_engine.config import ASSETS
     from acrf_engine.run.folder import APP_NAME, index_file
+    from acrf_engine.run.waiting import line_file
 
     rows = {
         "runs": _runs_dir(args),
@@ -467,6 +468,7 @@ def _paths(args: argparse.Namespace) -> int:
         "own themes": platformdirs.user_config_path(APP_NAME) / "themes",
         "cache": platformdirs.user_cache_path(APP_NAME),
         "index of runs": index_file(),
+        "device line": line_file(),
         "tiny model": ASSETS / "tiny",
         "demo pictures": ASSETS / "demo",
     }

@@ -76,7 +76,7 @@ def leave(folder: RunFolder) -> None:
 def places() -> list[Place]:
     """Everyone in the line: who uses a device and who waits, in order. Empty where there is no line."""
     try:
-        return _living(_read(_file()))
+        return _living(_read(line_file()))
     except OSError:
         return []
 
@@ -99,7 +99,8 @@ def move(folder: RunFolder, number: int) -> int:
         return index + 1
 
 
-def _file() -> Path:
+def line_file() -> Path:
+    """Where the line is kept."""
     return platformdirs.user_state_path(APP_NAME) / "devices.json"
 
 
@@ -130,7 +131,7 @@ def _text(places: Sequence[Place]) -> str:
 @contextlib.contextmanager
 def _line() -> Iterator[list[Place]]:
     """The living places, to be changed; written back at the end where they differ."""
-    path = _file()
+    path = line_file()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fd = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
