@@ -16,7 +16,10 @@ from acrf_engine.data.buckets import bucket_for
 from acrf_engine.data.errors import printable
 from acrf_engine.data.scan import Scan, scan
 from acrf_engine.model.layout import Checkpoint, ModelError
+from acrf_engine.run.devices import candidates, describe, tenants, visible_gpus
+from acrf_engine.run.folder import RunError
 from acrf_engine.run.hardware import GpuReader
+from acrf_engine.run.waiting import holders
 
 ADAM_STATE_BYTES = {"AdamW8bit": 2, "AdamW": 8}
 
@@ -92,12 +95,7 @@ def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -
     trained = [shape for name, shape in shapes.items() if pattern.fullmatch(name)]
     report.trainable_parameters = sum(config.network_dim * sum(shape) for shape in trained)
 
-    gpus = GpuReader().devices()
-    if config.memory.device == "cuda" and not gpus:
-        raise ModelError("memory.device: cuda is asked for, but there is no GPU here (use auto or cpu)")
-    on_gpu = bool(gpus) and config.memory.device != "cpu"
-    report.device = gpus[0].name if on_gpu else "CPU"
-    report.device_memory = gpus[0].memory_total if on_gpu else None
+    on_gpu = _look_at_device(config.memory.device, report)
     half = config.memory.dtype == "bf16" or (config.memory.dtype == "auto" and on_gpu)
     width = 2 if half else 4
     shape = checkpoint.part_config("transformer")
@@ -118,6 +116,28 @@ def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -
     report.memory_total = sum(report.memory.values())
     if report.device_memory is not None and report.memory_total > report.device_memory:
         report.notes.append("the estimate is above the card's memory: lower resolution or batch_size")
+
+
+def _look_at_device(wanted: str, report: Report) -> bool:
+    """The device that the run would get, and who is on it. Returns whether it is a GPU."""
+    reader = GpuReader()
+    gpus = visible_gpus(reader)
+    if wanted == "cuda" and not gpus:
+        raise ModelError("memory.device: cuda is asked for, but there is no GPU here (use auto or cpu)")
+    try:
+        allowed = candidates(wanted, gpus)
+    except RunError as error:
+        raise ModelError(str(error)) from None
+    if not allowed:
+        report.device = "CPU"
+        return False
+    gpu = next((gpu for gpu in allowed if not holders(gpu.uuid)), allowed[0])
+    report.device, report.device_memory = gpu.title, gpu.memory_total
+    if busy := holders(gpu.uuid):
+        report.notes.append(f"{gpu.title} is used by run {busy[0]}: a run started now waits for it")
+    elif others := tenants(reader, gpu.uuid):
+        report.notes.append(describe(gpu, others))
+    return True
 
 
 def _look_at_disk(config: RunConfig, report: Report, runs_dir: Path) -> None:

@@ -141,8 +141,8 @@ class MemoryConfig(Group):
 
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     """Of the frozen base: `auto` is bf16 on a GPU and fp32 on a CPU."""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
-    """Where to train; `auto` takes the GPU if there is one."""
+    device: Literal["auto", "cuda", "cpu"] | Annotated[str, Field(pattern=r"^cuda:[0-9]{1,2}$")] = "auto"
+    """Where to train: `cpu`, `cuda:N` (as nvidia-smi counts), or `auto`: the GPU with most room that no run uses."""
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Trade time for memory; `auto` is on for models above one billion parameters."""
 

@@ -48,7 +48,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class StateChanged(Event):
-    """The run entered `state`; `reason` says why in a few words (may be empty)."""
+    """The run entered `state`; `reason` says why in a few words (may be empty). `waiting`: in the line for a device."""
 
     type: ClassVar[str] = "state"
     state: str
@@ -56,6 +56,7 @@ class StateChanged(Event):
     total_steps: int
     reason: str = ""
     attempt: int = 1
+    waiting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

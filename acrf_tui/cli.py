@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from acrf_engine.run.folder import RunError, RunFolder, create_run, default_runs
 from acrf_tui.shipped import shipped
 
 DEMO_CONFIG = "demo.yaml"
+CONTROL_HINT_S = 10.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -95,6 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     _runs_option(control)
     control.set_defaults(handler=_control)
 
+    queue = commands.add_parser("queue", help="the line for the GPU: who uses it, who waits; move or cancel a run")
+    queue.add_argument("run", nargs="?", help="a waiting run")
+    change = queue.add_mutually_exclusive_group()
+    change.add_argument("--to", type=int, metavar="N", help="make RUN the Nth of those that wait")
+    change.add_argument("--cancel", action="store_true", help="take RUN out of the line; it can be resumed later")
+    queue.add_argument("--json", action="store_true")
+    _runs_option(queue)
+    queue.set_defaults(handler=_queue)
+
     logs = commands.add_parser("logs", help="the worker's log")
     logs.add_argument("run")
     logs.add_argument("-f", "--follow", action="store_true", help="go on printing until the run ends")
@@ -106,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--headless", action="store_true", help="no app: progress lines on stderr")
     replay.add_argument("--json", action="store_true", help="with --headless: one JSON object per event on stdout")
     replay.add_argument("--name", help="the new run's name")
+    _device_options(replay)
     _runs_option(replay)
     _app_options(replay)
     replay.set_defaults(handler=_replay)
@@ -166,10 +178,27 @@ def _training_options(parser: argparse.ArgumentParser, *, name: bool = True) -> 
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a config key"
     )
     parser.add_argument("--steps", type=int, metavar="N", help="end after N optimizer steps; schedules plan for N")
+    _device_options(parser)
     if name:
         parser.add_argument("--name", help="the run's name")
     _runs_option(parser)
     _app_options(parser)
+
+
+def _device_options(parser: argparse.ArgumentParser) -> None:
+    busy = parser.add_mutually_exclusive_group()
+    busy.add_argument(
+        "--wait",
+        action="store_const",
+        const="--wait",
+        dest="when_busy",
+        default="",
+        help="while another of your runs uses the device, wait in line for it (what a GPU run does anyway)",
+    )
+    busy.add_argument(
+        "--share", action="store_const", const="--share", dest="when_busy", default="",
+        help="start beside another run on the same device (what a CPU run does anyway)",
+    )  # fmt: skip
 
 
 # ---- commands --------------------------------------------------------------------------------------------------------
@@ -203,37 +232,11 @@ def _start(args: argparse.Namespace, config_path: Path, stem: str) -> int:
 
 
 def _resume(args: argparse.Namespace) -> int:
-    from acrf_engine.config import absolute, dump, load_config
-    from acrf_engine.run.changes import changed_keys, planned_steps
-    from acrf_engine.run.folder import write_private
+    from acrf_engine.run.resuming import prepare_resume
 
     _require_terminal_or_headless(args)
     folder = find_run(args.run, _runs_dir(args))
-    status = folder.read_status()
-    if status.active:
-        raise RunError(f"run {folder.name} is {status.state} already (`acrf-tui attach {folder.name}`)")
-    overrides = list(args.overrides)
-    if args.steps is not None and args.epochs is not None:
-        raise RunError("--steps and --epochs both say how long the run is (give one)")
-    if args.steps is not None:
-        overrides.append(f"steps={args.steps}")
-    if args.epochs is not None:
-        overrides += [f"epochs={args.epochs}", "steps=null"]
-    config = load_config(folder.config, overrides)
-    if status.state == "finished" and planned_steps(config, folder) <= status.step:
-        raise RunError(
-            f"run {folder.name} is finished at step {status.step} "
-            "(extend it with `--steps N` or `--epochs N` above that)"
-        )
-    changed = changed_keys(load_config(folder.config), config)
-    if changed and any(folder.checkpoints.glob("step-*")):
-        raise RunError(
-            f"run {folder.name} cannot change {', '.join(changed)} any more (start a new run with `acrf-tui train "
-            f"{folder.config} --set ...`)"
-        )
-    if overrides:
-        write_private(folder.config, dump(absolute(config, folder.config)))
-    write_private(folder.given, json.dumps([override.partition("=")[0].strip() for override in args.overrides]))
+    prepare_resume(folder, args.overrides, steps=args.steps, epochs=args.epochs)
     return _go(args, folder)
 
 
@@ -249,10 +252,10 @@ def _go(args: argparse.Namespace, folder: RunFolder) -> int:
     if args.headless:
         from acrf_engine.run.headless import train_headless
 
-        return train_headless(folder, args.json)
+        return train_headless(folder, args.json, args.when_busy)
     from acrf_engine.run.client import launch
 
-    launch(folder).close()
+    launch(folder, args.when_busy).close()
     return _open_app(args, folder)
 
 
@@ -275,7 +278,8 @@ def _runs(args: argparse.Namespace) -> int:
         step = f"{row['step']}/{row['total_steps'] or '?'}"
         loss = f"{row['loss']:.4f}" if row["loss"] is not None else "-"
         age = _age(row["age_s"])
-        print(f"{row['name']:{width}}  {row['state']:11}  {step:>15}  {loss:>8}  {age:>8}  {row['folder']}")
+        state = "waiting" if row["waiting"] else row["state"]
+        print(f"{row['name']:{width}}  {state:11}  {step:>15}  {loss:>8}  {age:>8}  {row['folder']}")
     return 0
 
 
@@ -285,7 +289,7 @@ def _summary(folder: RunFolder) -> dict[str, Any]:
     except RunError as error:
         return {
             "name": folder.name, "state": "unreadable", "step": 0, "total_steps": 0, "loss": None, "age_s": 0.0,
-            "folder": str(folder.path), "error": str(error),
+            "folder": str(folder.path), "error": str(error), "waiting": None,
         }  # fmt: skip
     return {
         "name": folder.name,
@@ -296,6 +300,7 @@ def _summary(folder: RunFolder) -> dict[str, Any]:
         "age_s": max(0.0, time.time() - status.created),
         "folder": str(folder.path),
         "error": status.error,
+        "waiting": status.waiting or None,
     }
 
 
@@ -320,13 +325,61 @@ def _control(args: argparse.Namespace) -> int:
             extra["ramp"] = args.ramp
     elif args.setting:
         raise RunError(f"control RUN {args.name}: takes no value, got {args.setting!r}")
+    patience = threading.Timer(CONTROL_HINT_S, _say_control_waits, (folder, args.name))
+    patience.daemon = True
+    patience.start()
     try:
         ack = Run(folder).command(args.name, **extra)
     except ConnectionError as error:
         print(f"acrf-tui: refused: {error}", file=sys.stderr)
         return 1
+    finally:
+        patience.cancel()
     print(f"{'done' if ack.ok else 'refused'} at step {ack.step}: {ack.message}")
     return 0 if ack.ok else 1
+
+
+def _say_control_waits(folder: RunFolder, command: str) -> None:
+    print(
+        f"acrf-tui: {command} takes effect at the run's next step; still waiting "
+        f"(`acrf-tui logs {folder.name}` shows what it does, ctrl+c stops waiting)",
+        file=sys.stderr,
+    )
+
+
+def _queue(args: argparse.Namespace) -> int:
+    from acrf_engine.run import waiting
+    from acrf_engine.run.client import Run
+
+    if args.run is not None:
+        folder = find_run(args.run, _runs_dir(args))
+        if not folder.read_status().waiting:
+            raise RunError(f"run {folder.name} does not wait in the line (see `acrf-tui queue`)")
+        if args.cancel:
+            try:
+                print(Run(folder).command("stop").message)
+            except ConnectionError as error:
+                raise RunError(str(error)) from None
+        elif args.to is not None:
+            print(f"run {folder.name} is number {waiting.move(folder, args.to)} in the line")
+        else:
+            print(folder.read_status().waiting)
+        return 0
+    if args.to is not None or args.cancel:
+        raise RunError("queue: name the run to move or cancel, such as `acrf-tui queue RUN --to 1`")
+    places = waiting.places()
+    if args.json:
+        rows = [{"run": p.run, "name": p.name, "wanted": p.wanted, "using": p.using or None} for p in places]
+        print(json.dumps(rows, indent=1))
+        return 0
+    for place in places:
+        if place.using:
+            print(f"uses {place.using:>12}  {place.name}")
+    for number, place in enumerate((place for place in places if not place.using), start=1):
+        print(f"waits {number:>11}  {place.name}")
+    if not places:
+        print("no run uses or waits for a device")
+    return 0
 
 
 def _logs(args: argparse.Namespace) -> int:
@@ -405,6 +458,7 @@ def _paths(args: argparse.Namespace) -> int:
 
     from acrf_engine.config import ASSETS
     from acrf_engine.run.folder import APP_NAME, index_file
+    from acrf_engine.run.waiting import line_file
 
     rows = {
         "runs": _runs_dir(args),
@@ -414,6 +468,7 @@ def _paths(args: argparse.Namespace) -> int:
         "own themes": platformdirs.user_config_path(APP_NAME) / "themes",
         "cache": platformdirs.user_cache_path(APP_NAME),
         "index of runs": index_file(),
+        "device line": line_file(),
         "tiny model": ASSETS / "tiny",
         "demo pictures": ASSETS / "demo",
     }

@@ -44,6 +44,11 @@ class RunSource(Protocol):
         """Commands make no sense: an observer's view, or a run that has ended."""
         ...
 
+    @property
+    def skew(self) -> str:
+        """Why this version may only watch the run; empty where it may steer, or nothing was pulled yet."""
+        ...
+
     def history(self) -> History:
         """Everything so far, from the store."""
         ...

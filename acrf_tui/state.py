@@ -58,6 +58,8 @@ class RunState:
 
     state: str = "starting"
     reason: str = ""
+    waiting: bool = False
+    """In the line for a device: there is no worker yet."""
     attempt: int = 1
     step: int = 0
     total_steps: int = 0
@@ -91,6 +93,8 @@ class RunState:
     merged: int = 0
     """Steps whose events were dropped because a reader stalled."""
     preview_refused: bool = False
+    parked: bool = False
+    """Paused, with the model in RAM and the VRAM given back."""
     revision: int = 0
     """Goes up with every change."""
     _active_before: float = 0.0
@@ -281,11 +285,12 @@ class RunState:
 
     def _state_changed(self, event: StateChanged) -> None:
         if event.state == "starting":
+            self.parked = False
             self.error = self.lora = ""
             self.progress = None
             self.phase_since = event.time
-        changed = event.state != self.state or event.attempt != self.attempt
-        self.attempt = event.attempt
+        changed = event.state != self.state or event.attempt != self.attempt or event.waiting
+        self.attempt, self.waiting = event.attempt, event.waiting
         self.step = event.step
         self.total_steps = event.total_steps or self.total_steps
         self._enter(event.state, event.reason, event.time)
@@ -314,6 +319,8 @@ class RunState:
             self.settings[event.key] = event.value
             if event.key == "learning_rate":
                 self.base_rate = event.value
+        if event.ok and event.command in ("free-vram", "reload", "resume"):
+            self.parked = event.command == "free-vram"
         if event.command == "preview" and not event.ok and "not" in event.message and "support" in event.message:
             self.preview_refused = True
         self.note("done" if event.ok else "refused", describe_ack(event), event.time, event.step)

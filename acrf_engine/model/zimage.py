@@ -109,8 +109,9 @@ def base_dtype(transformer: nn.Module) -> torch.dtype:
 def choose_device(wanted: str) -> torch.device:
     """The training device of `memory.device`. Raises ModelError where a GPU is asked for and there is none."""
     available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise ModelError("memory.device: cuda is asked for, but torch sees no GPU here (use auto or cpu)")
+    if wanted.startswith("cuda") and not available:
+        raise ModelError(f"memory.device: {wanted} is asked for, but torch sees no GPU here (use auto or cpu)")
+    # Of `cuda:N` the supervisor has made the only card that this process sees.
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 

@@ -13,9 +13,9 @@ from acrf_engine.run.telemetry import TelemetryReader
 
 FREE_AFTER_START = (
     "epochs", "steps", "checkpoint", "preview", "safety", "restarts", "hang_timeout", "on_finish", "on_failure",
-    "data.num_workers",
+    "memory.device", "data.num_workers",
 )  # fmt: skip
-"""Config keys and groups that may differ when a run is resumed; the live settings may differ too."""
+"""Config keys, or groups of them, that may differ when a run is resumed; the live settings may differ too."""
 
 
 def changed_keys(before: RunConfig, now: RunConfig) -> list[str]:
@@ -23,7 +23,7 @@ def changed_keys(before: RunConfig, now: RunConfig) -> list[str]:
     free = set(FREE_AFTER_START)
     old, new = _dotted(before.model_dump(mode="json")), _dotted(now.model_dump(mode="json"))
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return [key for key in keys if key not in SETTABLE and not free & {key, key.split(".")[0]}]
+    return [key for key in keys if key not in SETTABLE and not {key, key.split(".")[0]} & free]
 
 
 def _dotted(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -32,11 +32,13 @@ class Run:
         self.observe = observe
         self._telemetry = TelemetryReader(folder.telemetry)
         self._follow: Connection | None = None
+        self.skew = ""
+        """Why this version may only watch, where the supervisor is of another one; known after the first pull."""
 
     @property
     def read_only(self) -> bool:
-        """Whether commands make no sense: an observer's view, or a run that has ended."""
-        return self.observe or not self.run_folder.is_held()
+        """Whether commands make no sense: an observer's view, a run that has ended, or a supervisor too different."""
+        return self.observe or bool(self.skew) or not self.run_folder.is_held()
 
     def history(self) -> History:
         return self._telemetry.history()
@@ -49,6 +51,7 @@ class Run:
         try:
             if self._follow is None:
                 self._follow = self._connect()
+                self.skew = self._skew_of(self._follow)
             answer = self._follow.ask({"op": "pull", "after": after, "wait": timeout}, timeout_s=timeout + 30)
         except OSError:
             self._hang_up()
@@ -92,17 +95,22 @@ class Run:
             state = self.run_folder.read_status().state
             raise ConnectionError(f"run {self.name} is {state}: there is no worker to command") from None
         with contextlib.closing(connection):
-            hello = connection.ask({"op": "hello"})
-            if hello.get("protocol") != PROTOCOL_VERSION:
-                raise ConnectionError(
-                    f"run {self.name} is supervised by acrf-tui {hello.get('version')}, this is {__version__}: "
-                    "it can be watched, but not steered from here"
-                )
+            if skew := self._skew_of(connection):
+                raise ConnectionError(skew)
             answer = connection.ask({"op": "command", "name": name, "args": args}, timeout_s=ACK_PATIENCE_S)
         event = from_wire(answer["ack"]) if "ack" in answer else None
         if not isinstance(event, Ack):
             raise ConnectionError(str(answer.get("error", "the supervisor gave no answer")))
         return event
+
+    def _skew_of(self, connection: Connection) -> str:
+        hello = connection.ask({"op": "hello"})
+        if hello.get("protocol") == PROTOCOL_VERSION:
+            return ""
+        return (
+            f"run {self.name} is supervised by acrf-tui {hello.get('version')}, this is {__version__}: "
+            "it can be watched, but not steered from here"
+        )
 
     def _socket_exists(self) -> bool:
         path = read_socket_path(self.run_folder.socket)
@@ -123,13 +131,24 @@ class Run:
         self._hang_up()
 
 
-def launch(folder: RunFolder) -> Run:
-    """Start a supervisor that outlives this process; returns once it answers. Raises RunError with its last words."""
+def launch(folder: RunFolder, when_busy: str = "") -> Run:
+    """Start a supervisor that outlives this process; returns once it answers. Raises RunError with its last words.
+
+    Where another run uses the device, a run waits for a GPU and shares the CPU; `--wait` or `--share` does it for both.
+    """
     remember(folder)
+    attempts = folder.recorded_status().attempt
     mark = folder.log.stat().st_size if folder.log.exists() else 0
     with open(os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "acrf_engine.run.supervisor", str(folder.path)],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "acrf_engine.run.supervisor",
+                str(folder.path),
+                *([when_busy] if when_busy else []),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -141,8 +160,11 @@ def launch(folder: RunFolder) -> Run:
     while time.monotonic() < end:
         code = process.poll()
         with contextlib.suppress(RunError):
-            if folder.recorded_status().supervisor_pid == process.pid and run._socket_exists():
+            status = folder.recorded_status()
+            if status.supervisor_pid == process.pid and run._socket_exists():
                 return run
+            if code is not None and status.attempt > attempts:
+                return run  # it has begun and ended already; its history tells how
         if code is not None:
             raise RunError(f"run {folder.name} could not start: {_last_words(folder.log, mark)}")
         time.sleep(0.01)

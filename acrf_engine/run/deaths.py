@@ -7,8 +7,10 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from acrf_engine.run.folder import Status
+if TYPE_CHECKING:
+    from acrf_engine.run.folder import Status
 
 log = logging.getLogger("acrf.supervisor")
 
@@ -56,7 +58,14 @@ def process_token(pid: int | None) -> str:
     """What tells a process from a later one with the same pid: boot id and start time. Empty where it is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         return ""
-    return "" if stat[0] == "Z" else f"{boot}:{stat[19]}"
+    return "" if stat[0] == "Z" else f"{boot_id()}:{stat[19]}"
+
+
+def boot_id() -> str:
+    """What tells this boot of the machine from every other one; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""

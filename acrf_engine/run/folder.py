@@ -16,6 +16,7 @@ from typing import Any
 import platformdirs
 
 from acrf_engine.protocol import ACTIVE_STATES
+from acrf_engine.run.deaths import boot_id
 
 APP_NAME = "acrf-tui"
 MAX_REMEMBERED = 1000
@@ -50,6 +51,14 @@ class Status:
     @property
     def active(self) -> bool:
         return self.state in ACTIVE_STATES
+
+    @property
+    def waiting(self) -> str:
+        """What a run in the line for a device waits for; empty where it does not wait."""
+        turn = self.extra.get("waiting")
+        if self.state != "starting" or not isinstance(turn, dict):
+            return ""
+        return f"{turn.get('for')}, number {turn.get('number')} in the line, {turn.get('behind')} uses it"
 
 
 class RunFolder:
@@ -90,7 +99,7 @@ class RunFolder:
             launching = status.supervisor_pid is None and time.time() - status.updated < 15
             if status.active and not launching:
                 status.state = "interrupted"
-                status.error = status.error or "the supervisor went without a word (killed, out of memory or a reboot)"
+                status.error = status.error or _why_gone(status)
         return status
 
     def recorded_status(self) -> Status:
@@ -153,6 +162,13 @@ class RunFolder:
             yield
         finally:
             os.close(fd)
+
+
+def _why_gone(status: Status) -> str:
+    booted = status.start_token.partition(":")[0]
+    if booted and booted != boot_id():
+        return "the machine was restarted while the run went on; continue with `acrf-tui resume`"
+    return "the supervisor went without a word (killed, or out of memory); continue with `acrf-tui resume`"
 
 
 def write_private(path: Path, text: str) -> None:

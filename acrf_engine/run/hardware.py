@@ -41,6 +41,17 @@ class GpuReader:
     def devices(self) -> list[Device]:
         return [self._device(index, handle) for index, handle in enumerate(self._handles)]
 
+    def uuid(self, index: int) -> str:
+        """The card's own name, the same in every process; empty where it has none."""
+        found = self._ask(lambda: self._nvml.nvmlDeviceGetUUID(self._handles[index]))
+        return found.decode() if isinstance(found, bytes) else str(found or "")
+
+    def processes(self, uuid: str) -> list[tuple[int, int | None]]:
+        """Process id and bytes held, of every process that computes on the card."""
+        handle = next((handle for index, handle in enumerate(self._handles) if self.uuid(index) == uuid), None)
+        found = self._ask(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)) if handle else None
+        return [(int(one.pid), getattr(one, "usedGpuMemory", None)) for one in found or []]
+
     def _device(self, index: int, handle: Any) -> Device:
         nvml = self._nvml
         name = self._ask(lambda: nvml.nvmlDeviceGetName(handle))

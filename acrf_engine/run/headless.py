@@ -18,7 +18,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 PRINT_PERIOD_S = 1.0
 
 
-def train_headless(folder: RunFolder, as_json: bool) -> int:
+def train_headless(folder: RunFolder, as_json: bool, when_busy: str = "") -> int:
     """Run to the end, printing progress on stderr, and events as JSON lines on stdout where asked.
 
     SIGINT and SIGTERM checkpoint and stop the run (exit 130); a hang-up changes nothing. Returns the exit status.
@@ -30,7 +30,7 @@ def train_headless(folder: RunFolder, as_json: bool) -> int:
     signal.signal(signal.SIGINT, lambda *_: stopping.set())
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    run = launch(folder)
+    run = launch(folder, when_busy)
     threading.Thread(target=_stop_when_asked, args=(run, stopping), daemon=True).start()
     printer = LinePrinter(sys.stderr)
     output: TextIO | None = sys.stdout if as_json else None

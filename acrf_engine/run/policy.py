@@ -20,6 +20,7 @@ class Policy:
     hang_timeout: int = 0
     on_finish: str = ""
     on_failure: str = ""
+    device: str = "auto"
 
 
 def read_policy(folder: RunFolder) -> Policy:
@@ -29,7 +30,8 @@ def read_policy(folder: RunFolder) -> Policy:
     try:
         values = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
         wanted = {field.name: values[field.name] for field in fields(Policy) if field.name in values}
-    except (OSError, yaml.YAMLError, TypeError):
+        wanted["device"] = values["memory"]["device"]
+    except (OSError, yaml.YAMLError, TypeError, KeyError):
         return Policy()  # the worker reads the same file and says what is wrong with it
     return Policy(**wanted)
 

@@ -23,11 +23,26 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from acrf_engine.protocol import Command, Event, Failed, StateChanged, WarningEvent, clip_text, to_wire
+from acrf_engine.protocol import (
+    LAST_EVENTS,
+    Ack,
+    Command,
+    Event,
+    Failed,
+    StateChanged,
+    Stopped,
+    WarningEvent,
+    clip_text,
+    to_wire,
+)
+from acrf_engine.run import waiting
+from acrf_engine.run.admission import Admission
 from acrf_engine.run.deaths import count_oom_kills, describe_exit, process_token, wait_for_orphan
+from acrf_engine.run.devices import VISIBLE
 from acrf_engine.run.folder import RunError, RunFolder
 from acrf_engine.run.hardware import GpuReader, sample
 from acrf_engine.run.link import QUEUE_EVENTS
+from acrf_engine.run.logout import ends_at_logout
 from acrf_engine.run.policy import read_policy, run_hook
 from acrf_engine.run.server import Server
 from acrf_engine.run.telemetry import TelemetryWriter
@@ -41,6 +56,8 @@ LINGER_S = 2.0
 RING_EVENTS = 4096
 MAX_BACKOFF_S = 60.0
 HANG_WARNING_S = 120.0
+LINE_PERIOD_S = 0.5
+DRIVER_PATIENCE_S = 10.0
 
 log = logging.getLogger("acrf.supervisor")
 
@@ -53,8 +70,9 @@ def enter_worker(run_folder: str, events: Any, commands: Any, supervisor_pid: in
 class Supervisor:
     """One attempt at a run, from the worker's start to its end. `arrived` guards everything that threads share."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, when_busy: str = "") -> None:
         self.folder = folder
+        self.when_busy = when_busy
         self.status = folder.recorded_status()
         self.telemetry = TelemetryWriter(folder.telemetry)
         self.seq = self.telemetry.last_seq()
@@ -62,6 +80,7 @@ class Supervisor:
         self.arrived = threading.Condition()
         self.acks: dict[str, dict[str, Any]] = {}
         self.ended = False
+        self._concluded = False
         self._outcome: dict[str, Any] | None = None
         self.policy = read_policy(folder)
         self._spawn = multiprocessing.get_context("spawn")
@@ -69,33 +88,44 @@ class Supervisor:
         self.commands: Any = None
         self._restarts = 0
         self._died_at: set[int] = set()
-        self._gpus = GpuReader()
+        self._gpus: GpuReader | None = None
+        self._gpus_read = threading.Event()
+        self._admission: Admission | None = None
         self._started = time.monotonic()
         self._elapsed_before = self.status.elapsed_s
         self._step_times: deque[float] = deque(maxlen=50)
         self._stop_asked = threading.Event()
+        self._waits = False
+        """Whether commands are answered here: in the line for a device, and before a restart."""
+        self._woken = threading.Event()
+        self._go_now = False
         self._said: set[str] = set()
         self._last_sign = time.monotonic()
         self._hang_warned = False
 
     def run(self) -> int:
         """Supervise until the worker has ended. Returns 0, or 1 where the run failed or was interrupted."""
-        signal.signal(signal.SIGTERM, lambda *_: self._stop_asked.set())
+        signal.signal(signal.SIGTERM, lambda *_: self._ask_to_stop())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self.status.supervisor_pid = os.getpid()
+        self.status.start_token = process_token(os.getpid())
         self._enter_attempt()
         server = Server(self)
         server.start()
         self.folder.write_status(self.status)
         threading.Thread(target=self._watch_hardware, name="hardware", daemon=True).start()
+        if remedy := ends_at_logout():
+            self.emit(WarningEvent(remedy, self.status.step))
         try:
-            last = self._attempt()
+            last = self._get_device() or self._attempt()
             while self._try_again(last):
                 self._enter_attempt()
                 last = self._attempt()
             self._conclude(last)
         finally:
+            if self._admission is not None:
+                self._admission.leave()
             with self.arrived:
                 self.ended = True
                 self.arrived.notify_all()
@@ -124,8 +154,10 @@ class Supervisor:
 
     def _watch_hardware(self) -> None:
         # In a thread of its own: a driver that hangs must not hold up the run.
+        gpus = self._gpus = GpuReader()
+        self._gpus_read.set()
         while not self.ended:
-            self.emit(sample(self._gpus, self.status.worker_pid))
+            self.emit(sample(gpus, self.status.worker_pid))
             time.sleep(HARDWARE_PERIOD_S)
 
     def _write_status(self) -> None:
@@ -178,6 +210,11 @@ class Supervisor:
             self.status.total_steps = body["total_steps"] or self.status.total_steps
         elif kind == "checkpoint":
             self.status.last_checkpoint = body["path"]
+        elif kind == "ack" and body["ok"] and self._admission is not None:
+            if body["command"] == "free-vram":
+                self._admission.leave()
+            elif body["command"] in ("reload", "resume"):
+                self._admission.come_back()
         elif kind in ("finished", "stopped", "failed"):
             self._outcome = body
             return  # the last event is emitted when the process has ended too
@@ -188,8 +225,9 @@ class Supervisor:
 
     def _publish(self, body: dict[str, Any]) -> None:
         with self.arrived:
-            if self.ended:
+            if self.ended or self._concluded:
                 return
+            self._concluded = body["type"] in LAST_EVENTS
             self.seq += 1
             body["seq"] = self.seq
             body["time"] = time.time()
@@ -200,8 +238,79 @@ class Supervisor:
             self.arrived.notify_all()
 
     def send(self, command: Command) -> None:
-        """Hand a command to the worker; it acts at the next step boundary."""
-        self.commands.put({"name": command.name, "id": command.id, "args": command.args})
+        """Hand a command to the worker, which acts at the next step boundary. Without a worker, answer it here."""
+        with self.arrived:
+            if not self._waits:
+                self.commands.put({"name": command.name, "id": command.id, "args": command.args})
+                return
+        ok, message = True, "starting now"
+        if command.name == "stop":
+            message = "cancelled before the worker started"
+        elif command.name != "resume":
+            ok, message = False, "there is no worker yet (resume starts it now, stop cancels)"
+        self.emit(Ack(command.id, command.name, ok, self.status.step, message))
+        if command.name == "stop":
+            self._ask_to_stop()
+        elif ok:
+            self._go_now = True
+            self._woken.set()
+
+    def _ask_to_stop(self) -> None:
+        self._stop_asked.set()
+        self._woken.set()
+
+    # ---- the device --------------------------------------------------------------------------------------------------
+
+    def _get_device(self) -> dict[str, Any] | None:
+        """Take the device that the config names, waiting in line for it. Returns the last event where it came to that.
+
+        The GPU is the first free one, else the one that is free first; the worker sees no other.
+        """
+        if not self._gpus_read.wait(DRIVER_PATIENCE_S) or self._gpus is None:
+            self.emit(WarningEvent("the GPU driver does not answer: the run takes the GPU that torch gives it"))
+            return None
+        try:
+            admission = self._admission = Admission(self.folder, self.policy.device, self.when_busy, self._gpus)
+        except RunError as error:
+            return to_wire(Failed(self.status.step, str(error), kind="data"))
+        if not self._wait_in_line(admission):
+            return to_wire(Stopped(self.status.step, "cancelled while it waited for a device"))
+        if admission.gpu is not None:
+            os.environ[VISIBLE] = admission.gpu.uuid
+            self.status.extra["device"] = admission.gpu.title
+            if others := admission.others():
+                self.emit(WarningEvent(clip_text(others), self.status.step))
+        return None
+
+    def _wait_in_line(self, admission: Admission) -> bool:
+        """Whether the run has got its device; False where it was stopped meanwhile."""
+        told = waiting.Turn()
+        status = self.status
+        while not self._stop_asked.is_set():
+            self._woken.clear()
+            admission.share = admission.share or self._go_now
+            turn = admission.ask()
+            if turn.device:
+                break
+            if turn != told:
+                told = turn
+                ahead = f", {turn.number - 1} ahead in the line" if turn.number > 1 else ""
+                reason = f"waiting for {admission.names}: {turn.behind} uses it{ahead}"
+                status.extra["waiting"] = {"for": admission.names, "number": turn.number, "behind": turn.behind}
+                self._answer_commands(True)
+                self.emit(StateChanged("starting", status.step, status.total_steps, reason, status.attempt, True))
+            self._write_status()
+            self._woken.wait(LINE_PERIOD_S)
+        if status.extra.pop("waiting", None) and admission.device:
+            self._started = time.monotonic()
+            self._answer_commands(False)
+            reason = "not waiting any longer" if self._go_now else "its turn has come"
+            self.emit(StateChanged("starting", status.step, status.total_steps, reason, status.attempt))
+        return bool(admission.device)
+
+    def _answer_commands(self, here: bool) -> None:
+        with self.arrived:
+            self._waits = here
 
     def _enter_attempt(self) -> None:
         self.status.state = "starting"
@@ -212,6 +321,7 @@ class Supervisor:
         self.events = self._spawn.Queue(QUEUE_EVENTS)
         self.commands = self._spawn.Queue()
         self._outcome = None
+        self._answer_commands(False)
 
     def _attempt(self) -> dict[str, Any]:
         """Start a worker and follow it to its end. Returns its last event, or one that says how it died."""
@@ -252,7 +362,11 @@ class Supervisor:
                 self.status.step,
             )
         )
-        return not self._stop_asked.wait(wait_s)
+        self._woken.clear()
+        self._answer_commands(True)
+        if not self._stop_asked.is_set():
+            self._woken.wait(wait_s)  # `resume` and `stop` cut it short
+        return not self._stop_asked.is_set()
 
     def _watch_for_hang(self, worker: multiprocessing.process.BaseProcess, now: float) -> None:
         if self.status.state != "running" or not self._step_times:
@@ -296,6 +410,7 @@ class Supervisor:
 
 
 def main(argv: list[str]) -> int:
+    """Supervise the run of a folder: `FOLDER [--wait | --share]`. Returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     folder = RunFolder(argv[0])
     os.umask(0o077)
@@ -304,7 +419,7 @@ def main(argv: list[str]) -> int:
             status = folder.recorded_status()
             wait_for_orphan(status)
             try:
-                supervisor = Supervisor(folder)
+                supervisor = Supervisor(folder, *argv[1:2])
                 code = supervisor.run()
             except Exception as error:
                 traceback.print_exc()

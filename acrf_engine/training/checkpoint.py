@@ -111,8 +111,12 @@ def _replace(temporary: Path, target: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
-def newest(folder: Path, require: Callable[[Snapshot], Any] | None = None) -> tuple[Path, Snapshot] | None:
-    """The newest checkpoint that verifies, read; None where there is none. Broken ones are named in the log.
+def newest(
+    folder: Path,
+    require: Callable[[Path, Snapshot], Any] | None = None,
+    tell: Callable[[str], None] = log.warning,
+) -> tuple[Path, Snapshot] | None:
+    """The newest checkpoint that verifies, read; None where there is none. `tell` is told of each broken one.
 
     `require` raises CheckpointError for one that verifies and still lacks something.
     """
@@ -120,10 +124,10 @@ def newest(folder: Path, require: Callable[[Snapshot], Any] | None = None) -> tu
         try:
             snapshot = read(path)
             if require is not None:
-                require(snapshot)
+                require(path, snapshot)
             return path, snapshot
         except CheckpointError as error:
-            log.warning("%s: %s; trying the one before", path.name, error)
+            tell(f"{error}; trying the one before")
     return None
 
 

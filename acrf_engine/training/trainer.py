@@ -29,7 +29,7 @@ from acrf_engine.method.losses import Lambdas
 from acrf_engine.method.step import MicroStep, acrf_micro_step
 from acrf_engine.model import lora
 from acrf_engine.model.zimage import velocity
-from acrf_engine.protocol import Checkpoint, Step, WarningEvent
+from acrf_engine.protocol import Checkpoint, Step, WarningEvent, clip_text
 from acrf_engine.run.changes import changed_keys
 from acrf_engine.run.folder import RunFolder
 from acrf_engine.training import checkpoint as checkpoints
@@ -90,16 +90,16 @@ class SavedState:
     environment: dict[str, str]
 
     @classmethod
-    def of(cls, snapshot: checkpoints.Snapshot) -> SavedState:
+    def of(cls, path: Path, snapshot: checkpoints.Snapshot) -> SavedState:
         """The state of a checkpoint that lacks nothing; raises CheckpointError naming what is missing."""
         try:
             saved: SavedState = _SAVED_STATE.validate_python(snapshot.state)
             averaged = saved.run_config().optimization.ema_decay > 0
         except ValidationError as error:
             names = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
-            raise checkpoints.CheckpointError(f"incomplete: no good {names} in {checkpoints.STATE}") from error
+            raise checkpoints.CheckpointError(f"{path}: incomplete: no good {names} in {checkpoints.STATE}") from error
         if averaged and snapshot.ema is None:
-            raise checkpoints.CheckpointError(f"incomplete: {checkpoints.EMA} is missing")
+            raise checkpoints.CheckpointError(f"{path}: incomplete: {checkpoints.EMA} is missing")
         return saved
 
     def run_config(self) -> RunConfig:
@@ -139,13 +139,15 @@ class Trainer:
         )
         self.loader = Loader(batches, config.data.num_workers)
         checkpoints.clean(folder.checkpoints)
-        if (found := checkpoints.newest(folder.checkpoints, SavedState.of)) is not None:
-            self._check_identity(*found)
-            self._restore(found[1])
-            self._keep_live_settings(found[1])
+        if (found := checkpoints.newest(folder.checkpoints, SavedState.of, self._warn)) is not None:
+            path, snapshot = found
+            saved = SavedState.of(path, snapshot)
+            self._check_identity(path, saved)
+            self._restore(snapshot)
+            self._keep_live_settings(saved)
         elif unusable := checkpoints.in_place(folder.checkpoints):
             raise checkpoints.CheckpointError(
-                f"{folder.checkpoints}: none of the {len(unusable)} checkpoints can be used, the log says why "
+                f"{folder.checkpoints}: none of the {len(unusable)} checkpoints can be used, the warnings say why "
                 "(bring one back, or move them away to start from the first step)"
             )
 
@@ -214,6 +216,9 @@ class Trainer:
 
     def forget_gradients(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _warn(self, message: str) -> None:
+        self.report(WarningEvent(clip_text(message), self.step))
 
     def close(self) -> None:
         """End what runs beside the training loop."""
@@ -324,17 +329,18 @@ class Trainer:
 
     def roll_back(self) -> bool:
         """Go back to the newest good checkpoint, live settings included; False where there is none."""
-        found = checkpoints.newest(self.folder.checkpoints, SavedState.of)
+        found = checkpoints.newest(self.folder.checkpoints, SavedState.of, self._warn)
         if found is None:
             return False
+        saved = SavedState.of(*found)
         self.forget_gradients()
         self._restore(found[1])
-        self.settings = SavedState.of(found[1]).settings
+        self.settings = saved.settings
         self.ramp = None
         return True
 
     def _restore(self, snapshot: checkpoints.Snapshot) -> None:
-        saved = SavedState.of(snapshot)
+        saved = _SAVED_STATE.validate_python(snapshot.state)
         if self.ema is not None and snapshot.ema is not None:
             lora.load_weights(self.prepared.transformer, snapshot.ema)
             averages = [parameter.detach() for parameter in self.prepared.trainable]
@@ -344,9 +350,8 @@ class Trainer:
         self.step, self.micro_step = saved.step, saved.micro_step
         self.balance = saved.balance
 
-    def _keep_live_settings(self, snapshot: checkpoints.Snapshot) -> None:
+    def _keep_live_settings(self, saved: SavedState) -> None:
         """What was set live goes on, unless the config has been changed since, or the key was given on resuming."""
-        saved = SavedState.of(snapshot)
         before = Settings.of(saved.run_config())
         live = saved.settings
         given = {key.rpartition(".")[2] for key in self.folder.read_given_keys()}
@@ -357,9 +362,8 @@ class Trainer:
         )
         self.ramp = None if "learning_rate" in changed else saved.ramp
 
-    def _check_identity(self, path: Path, snapshot: checkpoints.Snapshot) -> None:
+    def _check_identity(self, path: Path, saved: SavedState) -> None:
         """Raises MismatchError, by name, where config, data or anchors are not those of the checkpoint."""
-        saved = SavedState.of(snapshot)
         changed = changed_keys(saved.run_config(), self.config)
         if changed:
             raise MismatchError(

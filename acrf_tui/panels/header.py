@@ -11,6 +11,7 @@ from acrf_tui.state import RunState
 
 STATES: dict[str, tuple[str, str]] = {
     "starting": ("◌", "accent"),
+    "waiting": ("◷", "warn"),
     "caching": ("◔", "accent"),
     "running": ("●", "good"),
     "paused": ("‖", "warn"),
@@ -75,13 +76,15 @@ class Header(Horizontal):
         if rest > 12 and detail:
             spans.append((f"  {fit(detail, rest)}", "muted"))
         left.show([line(*spans)])
-        marks: list[tuple[str, str]] = [state_span(state.state)]
+        marks: list[tuple[str, str]] = [state_span("waiting" if state.waiting else state.state)]
         if self.frozen:
             marks.append((" FROZEN", "bold warn"))
         elif self.trouble:
             marks.append((" NO LINK", "bold bad"))
         elif self.waiting and not state.ended:
             marks.append((f" {self.waiting}…", "muted"))
+        elif state.parked and not state.ended:
+            marks.append((" VRAM FREE", "bold warn"))
         elif self.read_only and not state.ended:
             marks.append((" OBSERVING", "muted"))
         middle.show([line(*marks)])

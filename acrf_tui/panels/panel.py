@@ -49,6 +49,8 @@ class Panel(Vertical, can_focus=True):
         """Why there is nothing to show before the first step."""
         if state.ended:
             return f"no steps were made before the run {state.state}"
+        if state.waiting:
+            return "no steps yet: the run waits for its turn"
         phase = state.progress.phase if state.progress else state.state
         doing = {
             "loading": "the model is being loaded",

@@ -7,7 +7,7 @@ import math
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 
-from acrf_tui.charts.lines import Line, LineView, fit, line, spread
+from acrf_tui.charts.lines import Line, LineView, fit, line, spread, wrap
 from acrf_tui.charts.marks import bar
 from acrf_tui.charts.symbols import BRAILLE
 from acrf_tui.panels import numbers
@@ -76,6 +76,11 @@ def squeeze(value: str, width: int) -> str:
 
 def phase_lines(state: RunState, now: float, width: int) -> list[Line]:
     """What happens before the first step, always with something that moves."""
+    if state.waiting:
+        return [
+            *(line((text, "bold warn")) for text in wrap(state.reason, width)[:2]),
+            line((fit("space starts it now · q leaves it in the line or cancels it", width), "muted")),
+        ]
     progress = state.progress
     phase = progress.phase if progress else state.state
     seconds = max(0.0, now - state.phase_since) if state.phase_since else state.elapsed(now)

@@ -69,6 +69,8 @@ class DashboardScreen(Screen[str]):
         command_binding("c", "command('checkpoint')", "Save", "run.checkpoint", "Save a checkpoint at the next step"),
         command_binding("s", "command('preview')", "Preview", "run.preview", "Render preview pictures now"),
         command_binding("l", "learning_rate", "LR", "run.learning-rate", "Change the learning rate"),
+        command_binding("t", "tweak", "Tweak", "run.tweak", "Change lambdas, gamma, jitter or the clip level"),
+        command_binding("v", "vram", "Free VRAM", "run.vram", "While paused: give the VRAM back, or take it again"),
         command_binding("z", "zoom", "Zoom", "view.zoom", "Maximise the focused panel, or restore it"),
         command_binding("f", "freeze", "Freeze", "view.freeze", "Hold the view still; training goes on"),
         command_binding("q", "leave", "Leave", "app.leave", "Detach, or checkpoint and stop"),
@@ -166,6 +168,9 @@ class DashboardScreen(Screen[str]):
         """Reduce new events; panels see them at their next tick."""
         for event in message.events:
             self.run_state.apply(event)
+        if self.source.skew and not self._read_only:
+            self._read_only = self._header.read_only = True
+            self.run_state.note("warning", self.source.skew, time.time())
         self._feed.taken()
         self._after_events()
 
@@ -199,7 +204,7 @@ class DashboardScreen(Screen[str]):
 
     def _after_events(self) -> None:
         state = self.run_state
-        shown_for = (state.state, state.preview_refused, self._read_only)
+        shown_for = (state.state, state.waiting, state.parked, state.preview_refused, self._read_only)
         if shown_for == self._shown_for:
             return
         self._shown_for = shown_for
@@ -255,13 +260,16 @@ class DashboardScreen(Screen[str]):
 
     @property
     def active_bindings(self) -> dict[str, ActiveBinding]:
-        """The live bindings, the pause key named by what it does now."""
+        """The live bindings, named by what they do now."""
         found = super().active_bindings
-        if self.run_state.state != "paused":
+        if self.run_state.state != "paused" and not self.run_state.waiting:
             return found
+        names = {"pause_or_resume": "Start now" if self.run_state.waiting else "Resume"}
+        if self.run_state.parked:
+            names["vram"] = "Reload"
         return {
-            key: one._replace(binding=dataclasses.replace(one.binding, description="Resume"))
-            if one.binding.action == "pause_or_resume"
+            key: one._replace(binding=dataclasses.replace(one.binding, description=names[one.binding.action]))
+            if one.binding.action in names
             else one
             for key, one in found.items()
         }
@@ -269,19 +277,26 @@ class DashboardScreen(Screen[str]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Commands show only while they can work; None dims them for an observer."""
         state = self.run_state
-        if action in ("pause_or_resume", "command", "learning_rate"):
-            if state.state not in STEERABLE or (parameters == ("preview",) and state.preview_refused):
-                return False
-            return None if self._read_only else True
-        return True
+        if action not in ("pause_or_resume", "command", "learning_rate", "tweak", "vram"):
+            return True
+        works = state.state in STEERABLE
+        if action == "pause_or_resume":
+            works = works or state.waiting
+        elif action == "vram":
+            works = state.state == "paused" and (state.plan is None or state.plan.device != "CPU")
+        elif parameters == ("preview",):
+            works = works and not (state.preview_refused or state.parked)
+        if not works:
+            return False
+        return None if self._read_only else True
 
     def _send(self, name: str, **args: Any) -> None:
         self._header.waiting = name
         self._feed.send(name, **args)
 
     def action_pause_or_resume(self) -> None:
-        """Pause a running training, resume a paused one."""
-        self._send("resume" if self.run_state.state == "paused" else "pause")
+        """Pause a running training, resume a paused one, start one that waits for a device."""
+        self._send("resume" if self.run_state.state == "paused" or self.run_state.waiting else "pause")
 
     def action_command(self, name: str) -> None:
         """Send a command that needs no argument."""
@@ -290,13 +305,29 @@ class DashboardScreen(Screen[str]):
     def action_learning_rate(self) -> None:
         """Ask for a learning rate, then set it."""
 
-        def chosen(value: float | None) -> None:
-            if value is not None and value != self.run_state.base_rate:
-                self._send("set", key="learning_rate", value=value)
+        def chosen(answer: tuple[float, int] | None) -> None:
+            if answer is not None and answer[0] != self.run_state.base_rate:
+                value, ramp = answer
+                self._send("set", key="learning_rate", value=value, **({"ramp": ramp} if ramp else {}))
 
         plan = self.run_state.plan
         dialog = RateDialog(self.run_state.base_rate, self.run_state.rate(), plan.scheduler if plan else "the schedule")
         self.app.push_screen(dialog, chosen)
+
+    def action_tweak(self) -> None:
+        """Ask for new lambdas, gamma, jitter or clip level, then set those that differ."""
+        from acrf_tui.screens.tweak import TweakDialog, values_now
+
+        def chosen(changes: dict[str, float] | None) -> None:
+            for key, value in (changes or {}).items():
+                self._send("set", key=key, value=value)
+
+        if self.run_state.plan is not None:
+            self.app.push_screen(TweakDialog(values_now(self.run_state.plan, self.run_state.settings)), chosen)
+
+    def action_vram(self) -> None:
+        """Give the VRAM back while paused, or take it again."""
+        self._send("reload" if self.run_state.parked else "free-vram")
 
     def action_zoom(self) -> None:
         """Maximise the focused panel, or restore it."""
@@ -362,11 +393,13 @@ class DashboardScreen(Screen[str]):
                 self._close("detach")
             elif answer == "stop":
                 self._leaving = True
-                self.notify("saving a checkpoint, then the run stops", title="Stopping")
+                if not self.run_state.waiting:
+                    self.notify("saving a checkpoint, then the run stops", title="Stopping")
                 self._send("stop")
 
         may_stop = self.run_state.state in LEAVABLE and not self._read_only
-        self.app.push_screen(LeaveDialog(self.source.name, may_stop=may_stop), answered)
+        dialog = LeaveDialog(self.source.name, may_stop=may_stop, waiting=self.run_state.waiting)
+        self.app.push_screen(dialog, answered)
 
     def _focused_panel(self) -> Panel | None:
         node: Widget | None = self.focused

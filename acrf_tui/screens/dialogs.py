@@ -39,8 +39,8 @@ def schedule_effect(value: float, base: float, now: float, scheduler: str) -> st
     return f"{scheduler} is at {factor:.0%} of its base: the next step uses {value * factor:.3g} ({change:.2g} × now)"
 
 
-class RateDialog(ModalScreen[float | None]):
-    """Asks for a new base learning rate; None: leave it as it is."""
+class RateDialog(ModalScreen[tuple[float, int] | None]):
+    """Asks for a new base learning rate and the steps to reach it in (0: at once); None: leave it as it is."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel", id="dialog.cancel", tooltip="Close without a change")
@@ -55,6 +55,10 @@ class RateDialog(ModalScreen[float | None]):
             box.border_title = "Learning rate"
             yield Static(f"base now [b]{self.base:.3g}[/b], last step used [b]{self.now:.3g}[/b]", id="rate-now")
             yield Input(f"{self.base:.3g}", id="rate-input", select_on_focus=True)
+            with Horizontal(id="rate-ramp-row"):
+                yield Static("over", classes="rate-label")
+                yield Input("0", id="rate-ramp", type="integer", max_length=6, compact=True)
+                yield Static("steps (0: at once)", classes="rate-label")
             yield Static("", id="rate-effect")
             with Horizontal(classes="dialog-buttons"):
                 yield Button("÷ 2", id="rate-half", tooltip="Half of the base rate")
@@ -63,17 +67,26 @@ class RateDialog(ModalScreen[float | None]):
                 yield Button("Cancel", id="rate-cancel")
 
     def on_mount(self) -> None:
-        self._explain(self.query_one(Input).value)
+        self._explain()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Say at once what the typed value means."""
-        self._explain(event.value)
+        self._explain()
 
-    def _explain(self, text: str) -> None:
-        value, wrong = parse_rate(text)
+    def _ramp(self) -> int:
+        text = self.query_one("#rate-ramp", Input).value
+        return int(text) if text.isdecimal() else 0
+
+    def _explain(self) -> None:
+        value, wrong = parse_rate(self.query_one("#rate-input", Input).value)
         effect = self.query_one("#rate-effect", Static)
         effect.set_class(value is None, "-wrong")
-        effect.update(wrong if value is None else schedule_effect(value, self.base, self.now, self.scheduler))
+        if value is None:
+            effect.update(wrong)
+        elif ramp := self._ramp():
+            effect.update(f"goes from {self.base:.3g} to {value:.3g} over the next {ramp:,} steps")
+        else:
+            effect.update(schedule_effect(value, self.base, self.now, self.scheduler))
         self.query_one("#rate-set", Button).disabled = value is None
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -82,7 +95,7 @@ class RateDialog(ModalScreen[float | None]):
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Presets fill the field; Set sends it."""
-        field = self.query_one(Input)
+        field = self.query_one("#rate-input", Input)
         match event.button.id:
             case "rate-half" | "rate-double":
                 value, _ = parse_rate(field.value)
@@ -95,9 +108,9 @@ class RateDialog(ModalScreen[float | None]):
                 self.dismiss(None)
 
     def _set(self) -> None:
-        value, _ = parse_rate(self.query_one(Input).value)
+        value, _ = parse_rate(self.query_one("#rate-input", Input).value)
         if value is not None:
-            self.dismiss(value)
+            self.dismiss((value, self._ramp()))
         else:
             self.app.bell()
 
@@ -117,18 +130,21 @@ class LeaveDialog(ModalScreen[str | None]):
         Binding("up,left", "app.focus_previous", show=False),
     ]
 
-    def __init__(self, name: str, *, may_stop: bool) -> None:
+    def __init__(self, name: str, *, may_stop: bool, waiting: bool = False) -> None:
         super().__init__()
         self.run_name = name
         self.may_stop = may_stop
+        self.waiting = waiting
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
             box.border_title = "Leave"
-            yield Button("[b]d[/b]  Detach: training goes on", id="leave-detach", variant="primary")
+            stays = "it stays in the line" if self.waiting else "training goes on"
+            yield Button(f"[b]d[/b]  Detach: {stays}", id="leave-detach", variant="primary")
             yield Static(f"    come back with  acrf-tui attach {self.run_name}", classes="dialog-hint", markup=False)
             if self.may_stop:
-                yield Button("[b]s[/b]  Checkpoint and stop", id="leave-stop")
+                stop = "Take it out of the line" if self.waiting else "Checkpoint and stop"
+                yield Button(f"[b]s[/b]  {stop}", id="leave-stop")
                 yield Static(
                     f"    go on later with  acrf-tui resume {self.run_name}", classes="dialog-hint", markup=False
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal
+from textual.content import Content
 from textual.message import Message
 from textual.screen import Screen
 from textual.timer import Timer
@@ -21,13 +22,13 @@ from textual.worker import Worker, WorkerState, get_current_worker
 
 from acrf_engine import __version__
 from acrf_engine.run.folder import RunFolder
-from acrf_tui.charts.lines import LineView, line, spread
+from acrf_tui.charts.lines import LineView, fit, line, spread
 from acrf_tui.screens.launchpad_check import Outlook, read_settings, remedy, run_check, with_report
-from acrf_tui.screens.launchpad_configs import ConfigEntry, own_configs, sample_configs, short_path
+from acrf_tui.screens.launchpad_configs import ConfigEntry, own_configs, printable, sample_configs, short_path
 from acrf_tui.screens.launchpad_lists import ConfigList, RunList
 from acrf_tui.screens.launchpad_outlook import OutlookView
 from acrf_tui.screens.launchpad_runs import RunSummary, head, read_runs
-from acrf_tui.screens.launchpad_start import Started, resume, start
+from acrf_tui.screens.launchpad_start import DeviceChoice, Started, cancel, device_choices, move_up, resume, start
 
 LOOK_SECONDS = 2.0
 SETTLE_SECONDS = 0.12
@@ -51,6 +52,12 @@ class LaunchpadScreen(Screen[None]):
         Binding(
             "r", "resume", "Resume", id="launchpad.resume",
             tooltip="Continue the chosen run from its newest good checkpoint",
+        ),
+        Binding("r", "extend", "Train on", id="launchpad.extend", tooltip="Train the chosen finished run further"),
+        Binding("u", "move_up", "Up the line", id="launchpad.move-up", tooltip="Let the chosen waiting run go earlier"),
+        Binding(
+            "x", "cancel_waiting", "Take out", id="launchpad.cancel",
+            tooltip="Take the chosen waiting run out of the line",
         ),
         Binding(
             "d", "demo", "Demo", id="launchpad.demo", show=False,
@@ -84,6 +91,13 @@ class LaunchpadScreen(Screen[None]):
         entry: ConfigEntry | None
 
     @dataclass
+    class DeviceAsked(Message):
+        """A start needs an answer first: on which device, or whether to wait for one."""
+
+        entry: ConfigEntry
+        choices: list[DeviceChoice]
+
+    @dataclass
     class OpenRun(Message):
         """The user wants to see this run."""
 
@@ -105,7 +119,8 @@ class LaunchpadScreen(Screen[None]):
         self._settle: Timer | None = None
         self._looking = False
         self._examining: Path | None = None
-        self._resumable = False
+        self._chosen: tuple[object, ...] = ()
+        self._hint = ""
         self._failure: tuple[Path | None, str] = (None, "")
         """The config that did not start, and why."""
 
@@ -163,21 +178,32 @@ class LaunchpadScreen(Screen[None]):
         self.query_one("#no-runs").display = not runs
         runs_list.show(runs)
         self.on_run_list_rearranged()
-        active = sum(run.active for run in runs)
-        going_on = f"{active} going on" if active else ""
-        box = self.query_one("#runs-box")
-        if box.border_subtitle != going_on:
-            box.border_subtitle = going_on
         if had_focus and not runs:
             self.query_one(ConfigList).focus()
         self._offer_what_works()
 
     def _offer_what_works(self) -> None:
         chosen = self.query_one(RunList).chosen
-        resumable = chosen is not None and chosen.resumable
-        if resumable != self._resumable:  # a refresh draws the whole footer again
-            self._resumable = resumable
+        offered = (chosen.state, bool(chosen.waiting)) if chosen is not None else ()
+        if offered != self._chosen:  # a refresh draws the whole footer again
+            self._chosen = offered
             self.refresh_bindings()
+        self._say_hint()
+
+    def _say_hint(self) -> None:
+        """What the keys do with the chosen run, in the lower edge of the list while it has the focus."""
+        runs_list, box = self.query_one(RunList), self.query_one("#runs-box")
+        active = sum(run.active for run in runs_list.runs)
+        text = f"{active} going on" if active else ""
+        if runs_list.has_focus and runs_list.chosen is not None:
+            text = fit(printable(runs_list.chosen.hint), max(10, self.size.width - 6))
+        if text != self._hint:
+            self._hint = text
+            box.border_subtitle = Content(text)
+
+    def on_descendant_focus(self) -> None:
+        """The other list has the focus now."""
+        self._offer_what_works()
 
     def on_run_list_rearranged(self) -> None:
         """The names of the columns follow the columns."""
@@ -271,11 +297,19 @@ class LaunchpadScreen(Screen[None]):
     # ------------------------------------------------------------------ acting
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Only a run that can be resumed offers it."""
-        if action == "resume":
-            runs = self.query(RunList).first() if self.query(RunList) else None  # asked also before there are lists
-            return runs is not None and runs.has_focus and runs.chosen is not None and runs.chosen.resumable
-        return True
+        """A run offers what can be done with it now."""
+        if action not in ("resume", "extend", "move_up", "cancel_waiting"):
+            return True
+        runs = self.query(RunList).first() if self.query(RunList) else None  # asked also before there are lists
+        if runs is None or not runs.has_focus or runs.chosen is None:
+            return False
+        match action:
+            case "resume":
+                return runs.chosen.resumable
+            case "extend":
+                return runs.chosen.state == "finished"
+            case _:
+                return bool(runs.chosen.waiting)
 
     def on_option_list_option_selected(self, message: OptionList.OptionSelected) -> None:
         """Enter or a double click: start the config, or open the run."""
@@ -305,11 +339,28 @@ class LaunchpadScreen(Screen[None]):
             work = partial(self._start_in_thread, entry)
             self.run_worker(work, thread=True, group="start", exit_on_error=False)
 
-    def _start_in_thread(self, entry: ConfigEntry) -> None:
-        self.post_message(self.StartAnswered(start(self.runs_dir, entry.path), entry))
+    def _start_in_thread(self, entry: ConfigEntry, choice: DeviceChoice | None = None) -> None:
+        if choice is None and (choices := device_choices(entry.path)):
+            self.post_message(self.DeviceAsked(entry, choices))
+            return
+        overrides, when_busy = (choice.overrides, choice.when_busy) if choice else ((), "")
+        self.post_message(self.StartAnswered(start(self.runs_dir, entry.path, overrides, "", when_busy), entry))
 
-    def _resume_in_thread(self, folder: RunFolder) -> None:
-        self.post_message(self.StartAnswered(resume(folder), None))
+    def on_launchpad_screen_device_asked(self, message: DeviceAsked) -> None:
+        """Ask where to train, then start."""
+        from acrf_tui.screens.launchpad_dialogs import DeviceDialog
+
+        def answered(choice: DeviceChoice | None) -> None:
+            if choice is None:
+                self._set_starting("")
+                return
+            work = partial(self._start_in_thread, message.entry, choice)
+            self.run_worker(work, thread=True, group="start", exit_on_error=False)
+
+        self.app.push_screen(DeviceDialog(message.entry.name, message.choices), answered)
+
+    def _resume_in_thread(self, folder: RunFolder, steps: int | None = None) -> None:
+        self.post_message(self.StartAnswered(resume(folder, steps), None))
 
     def on_launchpad_screen_start_answered(self, message: StartAnswered) -> None:
         """Open the run that was started, or say why there is none."""
@@ -337,10 +388,47 @@ class LaunchpadScreen(Screen[None]):
     def action_resume(self) -> None:
         """Continue the chosen run."""
         run = self.query_one(RunList).chosen
-        if run is not None and not self.starting:
+        if run is not None:
+            self._resume(run)
+
+    def _resume(self, run: RunSummary, steps: int | None = None) -> None:
+        if not self.starting:
             self._set_starting(run.name)
-            work = partial(self._resume_in_thread, RunFolder(run.folder))
+            work = partial(self._resume_in_thread, RunFolder(run.folder), steps)
             self.run_worker(work, thread=True, group="start", exit_on_error=False)
+
+    def action_extend(self) -> None:
+        """Ask how far the chosen finished run shall go, and continue it."""
+        from acrf_tui.screens.launchpad_dialogs import ExtendDialog
+
+        run = self.query_one(RunList).chosen
+        if run is None:
+            return
+
+        def answered(steps: int | None) -> None:
+            if steps is not None:
+                self._resume(run, steps)
+
+        self.app.push_screen(ExtendDialog(printable(run.name), run.step), answered)
+
+    def action_move_up(self) -> None:
+        """Let the chosen waiting run go before the one ahead of it."""
+        self._change_line(move_up)
+
+    def action_cancel_waiting(self) -> None:
+        """Take the chosen waiting run out of the line; it can be resumed later."""
+        self._change_line(cancel)
+
+    def _change_line(self, change: Callable[[RunFolder], str]) -> None:
+        run = self.query_one(RunList).chosen
+        if run is not None:
+            work = partial(self._change_in_thread, change, RunFolder(run.folder))
+            self.run_worker(work, thread=True, group="line", exit_on_error=False)
+
+    def _change_in_thread(self, change: Callable[[RunFolder], str], folder: RunFolder) -> None:
+        told = change(folder)
+        self.app.call_from_thread(self.notify, told, markup=False)
+        self.app.call_from_thread(self._look)
 
     def action_demo(self) -> None:
         """Start the demo, whatever is chosen."""

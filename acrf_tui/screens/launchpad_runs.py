@@ -35,6 +35,8 @@ class RunSummary:
     loss: float | None = None
     created: float = 0.0
     error: str = ""
+    waiting: str = ""
+    """What a run in the line for a device waits for."""
 
     @property
     def name(self) -> str:
@@ -47,6 +49,21 @@ class RunSummary:
     @property
     def resumable(self) -> bool:
         return self.state in RESUMABLE_STATES
+
+    @property
+    def hint(self) -> str:
+        """What the keys do with this run now."""
+        if self.waiting:
+            return f"waits for {self.waiting}"
+        match self.state:
+            case "finished":
+                return "enter looks at it, r trains it further"
+            case "unreadable":
+                return "its files cannot be read"
+            case _ if self.resumable:
+                return f"r resumes it: {printable(self.error)}" if self.error else "r resumes it from its checkpoint"
+            case _:
+                return "enter watches and steers it"
 
 
 def read_runs(runs_dir: Path) -> list[RunSummary]:
@@ -61,8 +78,9 @@ def summary_of(folder: RunFolder) -> RunSummary:
     except RunError as error:
         return RunSummary(folder.path, "unreadable", error=str(error))
     return RunSummary(
-        folder.path, status.state, status.step, status.total_steps, status.loss, status.created, status.error or ""
-    )
+        folder.path, status.state, status.step, status.total_steps, status.loss, status.created, status.error or "",
+        status.waiting,
+    )  # fmt: skip
 
 
 def age(seconds: float) -> str:
@@ -105,13 +123,14 @@ def head(columns: Columns) -> str:
 
 def row(run: RunSummary, columns: Columns, now: float) -> Line:
     """One run in its columns."""
-    symbol, role = STATES.get(run.state, ("?", "bad"))
+    state = "waiting" if run.waiting else run.state
+    symbol, role = STATES.get(state, ("?", "bad"))
     name = fit(printable(run.name), columns.name)
     value = numbers.UNKNOWN if run.loss is None or not math.isfinite(run.loss) else numbers.loss(run.loss)
     started = age(max(0.0, now - run.created)) if run.created else numbers.UNKNOWN
     figures = f"  {_step(run):>{columns.step}}  {value:>{LOSS_WIDTH}}  {started:>{AGE_WIDTH}}"
     spans = [
-        (f"{symbol} {run.state}".ljust(STATE_WIDTH) + "  ", role),
+        (f"{symbol} {state}".ljust(STATE_WIDTH) + "  ", role),
         (name + " " * (columns.name - cell_len(name)), "text"),
         (figures, "text"),
     ]

@@ -370,15 +370,14 @@ def test_a_checkpoint_without_any_one_key_of_its_state_is_refused(runs: Runs, su
             is_the_same_run(runs, subject, incomplete)
 
 
-def test_where_a_key_is_missing_the_checkpoint_before_wins(
-    runs: Runs, subject: Subject, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_where_a_key_is_missing_the_checkpoint_before_wins(runs: Runs, subject: Subject) -> None:
     folder = runs.copied(subject.run.name, "mutated", AT)
     incomplete = dataclasses.replace(subject.saved, state=without(subject.saved.state, ("balance", "means")))
     checkpoint.write(folder / "checkpoints", AT, incomplete)
     resumed = runs.trainer("mutated", **{"steps": AT + 2, **subject.run.values})
     assert resumed.step == AT - 1
-    assert f"step-{AT:06d}: incomplete: no good balance.means in state.json; trying the one before" in caplog.text
+    (warning,) = runs.said
+    assert f"step-{AT:06d}: incomplete: no good balance.means in state.json; trying the one before" in warning.message
     assert trace(train(resumed, 3)) == subject.run.rows[AT - 1 :]
 
 

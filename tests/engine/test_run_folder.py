@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from acrf_engine.run.deaths import boot_id, describe_exit, wait_for_orphan
 from acrf_engine.run.folder import RunError, RunFolder, Status, create_run, find_run, fresh_name, list_runs
 from acrf_engine.run.link import Connection
-from acrf_engine.run.supervisor import describe_exit, wait_for_orphan
 
 
 @pytest.fixture
@@ -91,6 +91,17 @@ def test_an_active_state_without_a_living_supervisor_is_interrupted(folder: RunF
     assert seen.error
     with folder.hold():
         assert folder.read_status().state == "running"
+
+
+@pytest.mark.parametrize(
+    ("token", "why"),
+    [("another-boot:123", "the machine was restarted"), (f"{boot_id()}:123", "killed"), ("", "killed")],
+)
+def test_a_run_that_a_reboot_ended_says_so(folder: RunFolder, token: str, why: str) -> None:
+    folder.write_status(Status(state="running", supervisor_pid=os.getpid(), start_token=token))
+    status = folder.read_status()
+    assert status.state == "interrupted"
+    assert why in (status.error or "")
 
 
 def test_only_one_can_hold_a_run_and_the_other_is_told_who(folder: RunFolder) -> None:

@@ -172,6 +172,7 @@ class FakeSource:
         self.name = name
         self.folder = Path("runs") / name
         self.read_only = False
+        self.skew = ""
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.answer: Callable[[str, dict[str, Any]], Ack] = self._acknowledge
         self.state: dict[str, Any] = {"state": "running", "error": None}

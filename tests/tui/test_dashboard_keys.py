@@ -15,6 +15,7 @@ from acrf_engine.protocol import Ack, Failed, StateChanged
 from acrf_tui.panels.panel import Panel
 from acrf_tui.screens.dashboard import DashboardScreen
 from acrf_tui.screens.dialogs import HelpDialog, LeaveDialog, RateDialog, parse_rate, schedule_effect
+from acrf_tui.screens.tweak import TweakDialog
 
 
 async def test_space_pauses_and_resumes_and_the_journal_shows_the_answer() -> None:
@@ -49,6 +50,74 @@ async def test_l_halves_the_learning_rate() -> None:
         assert source.sent == [("set", {"key": "learning_rate", "value": 5e-5})]
         await shows(pilot, "set learning_rate 0.0001 → 5e-05")
         assert screen.run_state.base_rate == 5e-5
+
+
+async def test_l_can_ramp_to_the_new_rate() -> None:
+    source = FakeSource(make_history(100))
+    async with dashboard(source) as (pilot, _):
+        await pilot.press("l")
+        await settle(pilot, lambda: isinstance(pilot.app.screen, RateDialog))
+        await pilot.click("#rate-half")
+        pilot.app.screen.query_one("#rate-ramp", Input).value = "50"
+        await shows(pilot, "over the next 50 steps")
+        await pilot.press("enter")
+        await settle(pilot, lambda: bool(source.sent))
+        assert source.sent == [("set", {"key": "learning_rate", "value": 5e-5, "ramp": 50})]
+
+
+async def test_t_sets_what_was_changed_and_nothing_else() -> None:
+    source = FakeSource(make_history(100))
+    async with dashboard(source) as (pilot, screen):
+        await pilot.press("t")
+        await settle(pilot, lambda: isinstance(pilot.app.screen, TweakDialog))
+        dialog = pilot.app.screen
+        assert [field.value for field in dialog.query(Input)] == ["1", "0.1", "0.1", "5", "0.02", "1"]
+        assert dialog.query_one("#tweak-set", Button).disabled
+        await pilot.press("down", "down", *"0.25", "down", *"nan")
+        assert dialog.query_one("#tweak-set", Button).disabled
+        await pilot.press("enter")
+        assert pilot.app.screen is dialog
+        await pilot.press(*["backspace"] * 3, "3", "enter")
+        await settle(pilot, lambda: len(source.sent) == 2)
+        assert sorted((args["key"], args["value"]) for _, args in source.sent) == [
+            ("loss.lambda_fft", 0.25), ("snr_gamma", 3.0),
+        ]  # fmt: skip
+        await settle(pilot, lambda: screen.run_state.settings.get("snr_gamma") == 3.0)
+        await pilot.press("t")
+        await settle(pilot, lambda: isinstance(pilot.app.screen, TweakDialog))
+        assert pilot.app.screen.query_one("#tweak-3", Input).value == "3"
+
+
+async def test_v_gives_the_vram_back_while_paused_and_takes_it_again() -> None:
+    source = FakeSource(make_history(100))
+    async with dashboard(source) as (pilot, screen):
+        await pilot.press("v")  # running: not offered
+        await pilot.press("space")
+        await settle(pilot, lambda: screen.run_state.state == "paused")
+        await pilot.press("v")
+        await shows(pilot, "VRAM FREE")
+        assert not screen.check_action("command", ("preview",))
+        assert "Reload" in {one.binding.description for one in screen.active_bindings.values()}
+        await pilot.press("v")
+        await settle(pilot, lambda: not screen.run_state.parked)
+        assert [name for name, _ in source.sent] == ["pause", "free-vram", "reload"]
+
+
+async def test_a_run_that_waits_for_a_device_says_for_which_and_can_be_started_now() -> None:
+    source = FakeSource(make_history(0))
+    async with dashboard(source) as (pilot, screen):
+        source.push(StateChanged("starting", 0, 40, "waiting for GPU 0: night uses it", waiting=True))
+        await shows(pilot, "WAITING")
+        await shows(pilot, "waiting for GPU 0: night uses it")
+        await shows(pilot, "the run waits for its turn")
+        assert "Start now" in {one.binding.description for one in screen.active_bindings.values()}
+        await pilot.press("q")
+        await settle(pilot, lambda: isinstance(pilot.app.screen, LeaveDialog))
+        await shows(pilot, "it stays in the line")
+        await pilot.press("escape")
+        await pilot.press("space")
+        await settle(pilot, lambda: bool(source.sent))
+        assert source.sent == [("resume", {})]
 
 
 async def test_a_learning_rate_that_is_none_is_not_sent() -> None:
@@ -271,6 +340,18 @@ async def test_an_observer_sends_nothing() -> None:
         await settle(pilot, lambda: isinstance(pilot.app.screen, LeaveDialog))
         await pilot.press("s")
         await pilot.pause(0.2)
+        assert not source.sent
+
+
+async def test_a_supervisor_of_another_version_can_only_be_watched() -> None:
+    source = FakeSource(make_history(100))
+    source.skew = "run portrait is supervised by acrf-tui 9.0: it can be watched, but not steered from here"
+    async with dashboard(source) as (pilot, screen):
+        source.push(make_step(101))
+        await shows(pilot, "OBSERVING")
+        assert any("supervised by acrf-tui 9.0" in entry.text for entry in screen.run_state.journal)
+        await pilot.press("space", "c")
+        assert screen.run_state.step == 101
         assert not source.sent
 
 

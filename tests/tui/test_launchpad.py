@@ -6,11 +6,13 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.widgets import Static
 
 from acrf_engine.config import dump, load_config
+from acrf_engine.run import waiting
 from acrf_engine.run.folder import RunFolder, create_run
 from acrf_tui.app import AcrfApp, AppOptions
 from acrf_tui.screens import launchpad as module
@@ -18,10 +20,12 @@ from acrf_tui.screens.dashboard import DashboardScreen
 from acrf_tui.screens.dialogs import HelpDialog
 from acrf_tui.screens.launchpad import LaunchpadScreen
 from acrf_tui.screens.launchpad_check import CheckResult
+from acrf_tui.screens.launchpad_dialogs import DeviceDialog, ExtendDialog
 from acrf_tui.screens.launchpad_lists import ConfigList, RunList
 from acrf_tui.screens.launchpad_outlook import OutlookView
-from acrf_tui.screens.launchpad_start import Started
+from acrf_tui.screens.launchpad_start import DeviceChoice, Started, device_choices
 from acrf_tui.shipped import shipped
+from tests.nvml import GIB, Nvml, card
 from tests.tui.waiting import until
 
 DEMO = shipped("sample_configs") / "demo.yaml"
@@ -202,13 +206,15 @@ async def test_a_list_of_runs_follows_the_files_and_keeps_the_choice(
         await until(lambda: "33 / 40" in run_rows(screen)[1])
 
 
-async def test_resume_is_offered_for_a_stopped_run_only(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_run(home / "runs", "ended", "finished", created=2000.0)
+async def test_a_stopped_run_is_resumed_and_a_finished_one_trained_further(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = make_run(home / "runs", "ended", "finished", created=2000.0, step=40)
     stopped = make_run(home / "runs", "halted", "stopped", created=1000.0)
-    resumed: list[RunFolder] = []
+    resumed: list[tuple[Path, int | None]] = []
 
-    def fake(folder: RunFolder) -> Started:
-        resumed.append(folder)
+    def fake(folder: RunFolder, steps: int | None = None) -> Started:
+        resumed.append((folder.path, steps))
         return Started(folder)
 
     monkeypatch.setattr(module, "resume", fake)
@@ -216,13 +222,98 @@ async def test_resume_is_offered_for_a_stopped_run_only(home: Path, monkeypatch:
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await launchpad_of(app)
         await until(lambda: len(run_rows(screen)) == 2)
+        await pilot.press("r")  # the configs have the focus: nothing to resume
+        await pilot.press("tab")
+        assert screen.active_bindings["r"].binding.description == "Train on"
+        assert "trains it further" in str(screen.query_one("#runs-box").border_subtitle)
         await pilot.press("r")
-        await pilot.press("tab", "r")
-        assert "r" not in screen.active_bindings
-        assert resumed == []
-        await pilot.press("down", "r")
+        await until(lambda: isinstance(app.screen, ExtendDialog))
+        await pilot.press("2", "0", "enter")  # below what it has: refused
+        assert isinstance(app.screen, ExtendDialog)
+        await pilot.press("0", "enter")
         await until(lambda: isinstance(app.screen, DashboardScreen))
-        assert [folder.path for folder in resumed] == [stopped.path]
+        assert resumed == [(finished.path, 200)]
+        await pilot.press("q")
+        await until(lambda: app.screen is screen)
+        await pilot.press("down")
+        assert screen.active_bindings["r"].binding.description == "Resume"
+        await pilot.press("r")
+        await until(lambda: isinstance(app.screen, DashboardScreen))
+        assert resumed[1:] == [(stopped.path, None)]
+
+
+async def test_a_run_that_waits_for_a_device_says_so_and_can_be_moved_and_taken_out(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = {"for": "GPU 0", "number": 2, "behind": "night"}
+    folder = make_run(home / "runs", "later", "starting", extra={"waiting": turn})
+    done: list[tuple[str, Path]] = []
+    monkeypatch.setattr(module, "move_up", lambda run: done.append(("up", run.path)) or "moved")
+    monkeypatch.setattr(module, "cancel", lambda run: done.append(("out", run.path)) or "cancelled")
+    app = make_app(home)
+    with folder.hold():
+        async with app.run_test(size=(120, 40)) as pilot:
+            screen = await launchpad_of(app)
+            await until(lambda: len(run_rows(screen)) == 1)
+            await pilot.press("tab")
+            assert "waiting" in run_rows(screen)[0]
+            assert "GPU 0, number 2 in the line, night uses it" in str(screen.query_one("#runs-box").border_subtitle)
+            assert "r" not in screen.active_bindings
+            await pilot.press("u", "x")
+            await until(lambda: sorted(done) == [("out", folder.path), ("up", folder.path)])
+
+
+async def test_where_there_are_several_gpus_or_a_busy_one_it_is_asked(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choices = [
+        DeviceChoice("Wait for GPU 0 (RTX 4090)", "night uses it", ("memory.device=cuda:0",), "--wait"),
+        DeviceChoice("Start on GPU 1 (RTX 3090)", "23.0 of 24.0 GiB free", ("memory.device=cuda:1",)),
+    ]
+    started: list[tuple[Any, ...]] = []
+
+    def fake(*given: Any) -> Started:
+        started.append(given[2:])
+        return Started(make_run(home / "runs", "fresh", "finished"))
+
+    monkeypatch.setattr(module, "device_choices", lambda _: choices)
+    monkeypatch.setattr(module, "start", fake)
+    app = make_app(home)
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await launchpad_of(app)
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, DeviceDialog))
+        await pilot.press("escape")
+        await until(lambda: app.screen is screen and not screen.starting)
+        assert started == []
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, DeviceDialog))
+        await pilot.press("down", "enter")
+        await until(lambda: isinstance(app.screen, DashboardScreen))
+        assert started == [(("memory.device=cuda:1",), "", "")]
+
+
+def test_what_is_asked_of_two_gpus_of_which_one_is_busy(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    emptier = card("RTX 3090", 1 * GIB, 50) | {"nvmlDeviceGetUUID": "GPU-bbb"}
+    cards = Nvml(card("RTX 4090", 20 * GIB, 60) | {"nvmlDeviceGetUUID": "GPU-aaa"}, emptier)
+    monkeypatch.setattr("acrf_engine.run.hardware._import_nvml", lambda: cards)
+    config = home / "own.yaml"
+    config.write_text("model: tiny\n")
+    assert [choice.label for choice in device_choices(config)] == [
+        "Start on GPU 1 (RTX 3090)",
+        "Start on GPU 0 (RTX 4090)",
+    ]
+
+    holder = make_run(home / "runs", "night", "running")
+    with holder.hold():
+        waiting.take(holder, ["GPU-bbb"])
+        assert [(choice.label, choice.when_busy) for choice in device_choices(config)] == [
+            ("Start on GPU 0 (RTX 4090)", ""),
+            ("Wait for GPU 1 (RTX 3090)", "--wait"),
+            ("Start beside night on GPU 1", "--share"),
+        ]
+        config.write_text("model: tiny\nmemory: {device: cuda:0}\n")
+        assert device_choices(config) == []
 
 
 async def test_enter_starts_the_config_once_and_opens_its_dashboard(
@@ -230,7 +321,7 @@ async def test_enter_starts_the_config_once_and_opens_its_dashboard(
 ) -> None:
     started: list[Path] = []
 
-    def fake(runs_dir: Path, config: Path) -> Started:
+    def fake(runs_dir: Path, config: Path, *_: object) -> Started:
         started.append(config)
         return Started(make_run(runs_dir, "fresh", "finished"))
 
@@ -302,7 +393,7 @@ async def test_help_lists_the_keys_that_work(home: Path) -> None:
 async def test_a_click_chooses_and_does_not_start(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Path] = []
 
-    def fake(_: Path, config: Path) -> Started:
+    def fake(_: Path, config: Path, *__: object) -> Started:
         started.append(config)
         return Started(error="no")
 

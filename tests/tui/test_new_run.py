@@ -129,7 +129,7 @@ def test_only_what_was_changed_overrides_the_config(photos: Path) -> None:
 def test_a_start_resolves_the_config_and_launches(home: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launched: list[RunFolder] = []
 
-    def launch(folder: RunFolder) -> Started:
+    def launch(folder: RunFolder, _: str = "") -> Started:
         launched.append(folder)
         return Started(folder)
 
@@ -146,7 +146,7 @@ def test_a_start_resolves_the_config_and_launches(home: Path, photos: Path, monk
 def test_a_launch_that_fails_leaves_a_failed_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from acrf_engine.run import client
 
-    def refuse(_: RunFolder) -> None:
+    def refuse(_: RunFolder, *__: object) -> None:
         raise OSError("no more processes")
 
     monkeypatch.setattr(client, "launch", refuse)
@@ -210,7 +210,7 @@ async def test_tab_lists_several_ways_and_enter_takes_one(home: Path) -> None:
 
 
 async def test_starting_hands_over_what_was_typed(home: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launchpad_start, "_launch", Started)
+    monkeypatch.setattr(launchpad_start, "_launch", lambda folder, _: Started(folder))
     app = AcrfApp(AppOptions(home / "runs"))
     async with app.run_test(size=(120, 40)) as pilot:
         form = await form_of(app)

@@ -1,0 +1,66 @@
+"""How a run gets its device: which ones would do, the line for them, and giving the card back while paused."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+from acrf_engine.run import waiting
+from acrf_engine.run.devices import CPU, Gpu, candidates, describe, tenants, visible_gpus
+from acrf_engine.run.folder import RunFolder
+from acrf_engine.run.hardware import GpuReader
+
+log = logging.getLogger("acrf.supervisor")
+
+WHEN_BUSY = ("", "--wait", "--share")
+"""Where another run uses the device: wait for a GPU but share the CPU, wait for either, share either."""
+
+
+class Admission:
+    """A run's way to its device. Raises RunError for a GPU that is not there."""
+
+    def __init__(self, folder: RunFolder, wanted: str, when_busy: str, reader: GpuReader) -> None:
+        if when_busy not in WHEN_BUSY:
+            raise ValueError(f"unknown option {when_busy!r}")
+        self._folder = folder
+        self._reader = reader
+        self._gpus: dict[str, Gpu | None] = {gpu.uuid: gpu for gpu in candidates(wanted, visible_gpus(reader))} or {
+            CPU: None
+        }
+        self.share = when_busy == "--share" or (when_busy != "--wait" and CPU in self._gpus)
+        self.device = ""
+
+    @property
+    def gpu(self) -> Gpu | None:
+        """The card that the run has got; None on the CPU."""
+        return self._gpus.get(self.device)
+
+    @property
+    def names(self) -> str:
+        """What the run waits for, for people."""
+        return " or ".join(f"GPU {gpu.number}" if gpu else "the CPU" for gpu in self._gpus.values())
+
+    def ask(self) -> waiting.Turn:
+        """Ask for a device: the one that the run has got, or its place in the line."""
+        try:
+            turn = waiting.take(self._folder, list(self._gpus), share=self.share)
+        except OSError as error:
+            log.warning("the line for devices cannot be used (%s); the run starts without it", error)
+            turn = waiting.Turn(next(iter(self._gpus)))
+        self.device = turn.device
+        return turn
+
+    def others(self) -> str:
+        """Who else is on the card; empty where nobody is, or the driver does not tell."""
+        found = tenants(self._reader, self.gpu.uuid) if self.gpu else []
+        return describe(self.gpu, found) if self.gpu and found else ""
+
+    def leave(self) -> None:
+        """Let the next run have the device, at the end or while the VRAM is given back."""
+        with contextlib.suppress(OSError):
+            waiting.leave(self._folder)
+
+    def come_back(self) -> None:
+        """The VRAM has been taken again, beside whoever came meanwhile."""
+        with contextlib.suppress(OSError):
+            waiting.take(self._folder, [self.device], share=True)

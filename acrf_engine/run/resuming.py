@@ -1,0 +1,43 @@
+"""What may be resumed, and with which changes: one set of rules for the command line and the launchpad."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from acrf_engine.config import absolute, dump, load_config
+from acrf_engine.run.changes import changed_keys, planned_steps
+from acrf_engine.run.folder import RunError, RunFolder, write_private
+
+
+def prepare_resume(
+    folder: RunFolder, overrides: Sequence[str] = (), *, steps: int | None = None, epochs: int | None = None
+) -> None:
+    """Make an ended run ready to go on, to another total where `steps` or `epochs` say so.
+
+    Nothing is changed where it raises RunError or ConfigError: the run is active, finished at its total, or a change
+    would make it another run.
+    """
+    status = folder.read_status()
+    if status.active:
+        raise RunError(f"run {folder.name} is {status.state} already (`acrf-tui attach {folder.name}`)")
+    if steps is not None and epochs is not None:
+        raise RunError("--steps and --epochs both say how long the run is (give one)")
+    total = [f"steps={steps}"] if steps is not None else []
+    total += [f"epochs={epochs}", "steps=null"] if epochs is not None else []
+    changes = [*overrides, *total]
+    config = load_config(folder.config, changes)
+    if status.state == "finished" and planned_steps(config, folder) <= status.step:
+        raise RunError(
+            f"run {folder.name} is finished at step {status.step} "
+            "(extend it with `--steps N` or `--epochs N` above that)"
+        )
+    changed = changed_keys(load_config(folder.config), config)
+    if changed and any(folder.checkpoints.glob("step-*")):
+        raise RunError(
+            f"run {folder.name} cannot change {', '.join(changed)} any more (start a new run with `acrf-tui train "
+            f"{folder.config} --set ...`)"
+        )
+    if changes:
+        write_private(folder.config, dump(absolute(config, folder.config)))
+    write_private(folder.given, json.dumps([override.partition("=")[0].strip() for override in overrides]))
