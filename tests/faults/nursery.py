@@ -19,6 +19,7 @@ import signal
 import sqlite3
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -383,3 +384,32 @@ def _living() -> Iterable[tuple[int, int]]:
                 stat = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()
                 if stat[0] not in "ZX":
                     yield int(name), int(stat[3])
+
+
+def born(target: Callable[..., None], *arguments: Any) -> Any:
+    """A started process with torch and the engine loaded, calling `target`."""
+    process = _born().Process(target=target, args=arguments, daemon=False)
+    process.start()
+    return process
+
+
+def answer_of(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What `function` returns when a process with torch and the engine loaded calls it; for tests that have neither."""
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = born(_answer, theirs, function, *arguments)
+    theirs.close()
+    try:
+        good, answer = ours.recv()
+    except EOFError:
+        process.join()
+        raise AssertionError(f"{function.__name__} died with {process.exitcode}") from None
+    process.join()
+    assert good, answer
+    return answer
+
+
+def _answer(pipe: Any, function: Callable[..., Any], *arguments: Any) -> None:
+    try:
+        pipe.send((True, function(*arguments)))
+    except BaseException:
+        pipe.send((False, traceback.format_exc()))
