@@ -112,11 +112,19 @@ class Connection:
     def __init__(self, path: str, timeout_s: float = 10.0) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_s)
-        try:
-            self._socket.connect(path)
-        except OSError:
-            self._socket.close()
-            raise
+        end = time.monotonic() + timeout_s
+        while True:
+            try:
+                self._socket.connect(path)
+                break
+            except BlockingIOError:  # very many connect at this moment, and the listener's queue is full
+                if time.monotonic() > end:
+                    self._socket.close()
+                    raise
+                time.sleep(0.01)
+            except OSError:
+                self._socket.close()
+                raise
         self._file = self._socket.makefile("rwb")
 
     def ask(self, request: dict[str, Any], timeout_s: float | None = 10.0) -> dict[str, Any]:
