@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
+import resource
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -42,3 +45,48 @@ def at_step(step: int, act: Callable[[Any], None], times: int = 10**9, mark: str
         return train_step(self)
 
     Trainer.train_step = acting  # type: ignore[method-assign]
+
+
+def empty_cache(folder: str) -> None:
+    """The data are encoded anew, as in a user's first run."""
+    os.environ["XDG_CACHE_HOME"] = folder
+
+
+def raise_error(error: BaseException, _trainer: Any) -> None:
+    raise error
+
+
+def die_by(number: int, _trainer: Any) -> None:
+    os.kill(os.getpid(), number)
+
+
+def eat_memory(mark: str, _trainer: Any) -> None:
+    """Once the file `mark` exists: up to 2 GB, page by page."""
+    if os.path.exists(mark):
+        eaten = []
+        for _ in range(200):
+            eaten.append(bytearray(b"\1" * 10_000_000))
+
+
+def run_out_of_address_space(_trainer: Any) -> None:
+    """A limit 64 MB above what is in use, then an allocation beyond it."""
+    import torch
+
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 64_000_000, before[1]))
+    try:
+        torch.empty(250_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def both(*injections: Callable[[], None]) -> None:
+    for inject in injections:
+        inject()
+
+
+def short_back_off() -> None:
+    from acrf_engine.run import supervisor
+
+    supervisor.MAX_BACKOFF_S = 0.05

@@ -76,8 +76,8 @@ class Child:
         self.client = Run(folder)
         self.process: Any = None
         self.events: list[Body] = []
-        self.worker_pids: set[int] = set()
         self._cursor = 0
+        self._highest = 0
         self._sessions: list[int] = []
 
     # ---- life ----------------------------------------------------------------------------------------------------
@@ -161,8 +161,8 @@ class Child:
             except EOFError:
                 return None
             for body in bodies:
-                assert body["seq"] > self._cursor, f"seq {body['seq']} after {self._cursor}"
-                self._cursor = body["seq"]
+                assert body["seq"] > self._highest, f"seq {body['seq']} after {self._highest}"
+                self._cursor = self._highest = body["seq"]
                 self.events.append(body)
                 if wanted(body):
                     return body
@@ -214,6 +214,10 @@ class Child:
 
     def log(self) -> str:
         return self.folder.log.read_text(encoding="utf-8", errors="replace") if self.folder.log.exists() else ""
+
+    def start_step(self) -> int:
+        """Where this attempt began; 0 where it never came so far."""
+        return next((int(body["start_step"]) for body in self.of("plan")), 0)
 
     def trace(self) -> Trace:
         """Every number of every step that does not depend on the clock, exactly."""
