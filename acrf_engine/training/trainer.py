@@ -90,6 +90,8 @@ class Trainer:
         self.transformer, self.optimizer = self.accelerator.prepare(prepared.transformer, optimizer)
         self.transformer.train()
         checkpoints.clean(folder.checkpoints)
+        for unfinished in folder.lora.glob(f".{folder.name}*.tmp"):  # what a killed writer left
+            unfinished.unlink(missing_ok=True)
         if (found := checkpoints.newest(folder.checkpoints)) is not None:
             self._check_identity(*found)
             self._restore(found[1])
