@@ -9,8 +9,8 @@ USERS_ERRORS = ("ConfigError", "DataError", "PictureError", "ModelError", "Misma
 PLAIN_ERRORS = ("NonFinite", "CheckpointError", "LoraError", "RunError")
 """By name: errors whose message says it all."""
 GPU_ADVICE = (
-    "the GPU failed in the middle of its work: look at `nvidia-smi` and the kernel's log (`dmesg`), restart the machine "
-    "where it does not answer, then continue with `acrf-tui resume`"
+    "the GPU failed in the middle of its work: look at `nvidia-smi` and the kernel's log (`dmesg`), restart the "
+    "machine where it does not answer, then continue with `acrf-tui resume`"
 )
 
 
