@@ -20,7 +20,6 @@ from acrf_engine.protocol import MERGEABLE, Command, Event, Pictures, Step, enco
 QUEUE_EVENTS = 2000
 PICTURES_PER_EVENT = 32
 ENCODING = "utf-8"
-DEAD_READER_S = 3.0
 LIVING_READER_S = 600.0
 
 
@@ -65,12 +64,12 @@ class Reporter:
             return False
         return True
 
-    def close(self, reader_lives: Callable[[], bool] = lambda: False) -> None:
-        """Hand over what is left. A dead reader is not waited for long; one that lives (stopped, say) is."""
+    def close(self, reader_lives: Callable[[], bool] = lambda: False, patience_s: float = 3.0) -> None:
+        """Hand over what is left: within `patience_s` to a dead reader, with more to one that lives (stopped, say)."""
         begun = time.monotonic()
 
         def patient() -> bool:
-            return time.monotonic() - begun < (LIVING_READER_S if reader_lives() else DEAD_READER_S)
+            return time.monotonic() - begun < (LIVING_READER_S if reader_lives() else patience_s)
 
         while not self._drain() and patient():
             time.sleep(0.02)
