@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import re
+import select
 import signal
 import socket
 import statistics
@@ -153,6 +154,11 @@ class LiveRun:
 
 class Line(Terminal):
     """A terminal whose line can drop."""
+
+    def drain(self) -> None:
+        """Read what is there now."""
+        while select.select([self._fd], [], [], 0)[0] and self._read():
+            pass
 
     def hang_up(self) -> None:
         os.close(self._fd)
