@@ -28,6 +28,7 @@ from tests.e2e.terminal import Terminal
 
 APP = [sys.executable, "-m", "acrf_tui.cli"]
 PATIENCE_S = 90.0
+NOBODY = 65534
 MODES = {
     "the alternate screen": b"?1049",
     "mouse clicks": b"?1000",
@@ -180,6 +181,28 @@ def closing(terminal: Line) -> Iterator[Line]:
 
 def descriptors_and_threads(pid: int) -> tuple[int, int]:
     return len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))
+
+
+def as_nobody(act: Callable[[], Any]) -> str:
+    """What comes of `act` in a process of the user nobody: its result, or the error's name."""
+    reader, writer = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            said = str(act())
+        except OSError as error:
+            said = type(error).__name__
+        except BaseException as error:
+            said = f"unexpected: {error!r}"
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader, encoding="utf-8") as pipe:
+        said = pipe.read()
+    os.waitpid(pid, 0)
+    return said
 
 
 def settled(pid: int) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from tests.faults.live import (
     APP,
     Line,
     LiveRun,
+    as_nobody,
     cli,
     closing,
     eventually,
@@ -38,7 +39,6 @@ from tests.faults.live import (
 
 Trials = Callable[[int, int], int]
 
-NOBODY = 65534
 FEW_DESCRIPTORS = 64
 SHIFTED_CLOCK = """
 import os, time
@@ -342,28 +342,6 @@ def test_a_temporary_folder_that_is_no_utf_8(tmp_path: Path, row: Row) -> None:
 
 
 # ---- other users -----------------------------------------------------------------------------------------------------
-
-
-def as_nobody(act: Callable[[], Any]) -> str:
-    """What comes of `act` in a process of the user nobody: its result, or the error's name."""
-    reader, writer = os.pipe()
-    if (pid := os.fork()) == 0:
-        try:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-            said = str(act())
-        except OSError as error:
-            said = type(error).__name__
-        except BaseException as error:
-            said = f"unexpected: {error!r}"
-        os.write(writer, said.encode())
-        os._exit(0)
-    os.close(writer)
-    with open(reader, encoding="utf-8") as pipe:
-        said = pipe.read()
-    os.waitpid(pid, 0)
-    return said
 
 
 @pytest.mark.fault("a second user on the machine")
