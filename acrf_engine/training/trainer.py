@@ -76,6 +76,7 @@ class Trainer:
         self.config = config
         self.folder = folder
         self.report = report
+        self._home = _inode(folder.path)
         self.prepared = prepared
         self.method = prepared.method
         self.settings = Settings.of(config)
@@ -208,6 +209,8 @@ class Trainer:
     def save_checkpoint(self) -> Checkpoint:
         """Checkpoint and LoRA file of the present step. Raises CheckpointError or LoraError; training can go on."""
         started = time.perf_counter()
+        if _inode(self.folder.path) != self._home:  # writing would make it anew, or go into somebody else's run
+            raise checkpoints.CheckpointError(f"{self.folder.path}: the run folder was removed, moved or replaced")
         tensors = lora.weights(self.prepared.transformer)
         lora.require_finite(tensors)  # a checkpoint with NaN in it would be one to resume from
         path, size = checkpoints.write(
@@ -300,6 +303,13 @@ class Trainer:
                     state["step"],
                 )
             )
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True)
