@@ -96,7 +96,6 @@ class TelemetryWriter:
         self._db.execute(f"PRAGMA journal_mode={'WAL' if _supports_wal(path) else 'TRUNCATE'}")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
-        self._open = False
         self._reserved = self._last = 0
         if rescued is not None:
             rescued.restore(self._db)
@@ -111,8 +110,8 @@ class TelemetryWriter:
         # Not every event is stored, and a killed writer loses its last transaction: numbers are taken in blocks.
         if seq > self._reserved:
             self.commit()
+            self._set_reserved(seq + SEQ_BLOCK)
             self._reserved = seq + SEQ_BLOCK
-            self._set_reserved(self._reserved)
 
     def _set_reserved(self, seq: int) -> None:
         self._db.execute("INSERT OR REPLACE INTO reserved (rowid, seq) VALUES (1, ?)", (seq,))
@@ -124,9 +123,8 @@ class TelemetryWriter:
         self._last = body["seq"]
         if kind in _TRANSIENT:
             return
-        if not self._open:
+        if not self._db.in_transaction:
             self._db.execute("BEGIN")
-            self._open = True
         if kind == "step":
             self._record_step(body)
         elif kind == "pictures":
@@ -172,9 +170,9 @@ class TelemetryWriter:
             self._count_anchors(pictures["anchors"], pictures["losses"])
 
     def commit(self) -> None:
-        if self._open:
+        # SQLite itself is asked: on a full disk it may have rolled back already.
+        if self._db.in_transaction:
             self._db.execute("COMMIT")
-            self._open = False
 
     def close(self) -> None:
         self.commit()
