@@ -8,6 +8,7 @@ import random
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from injections import at_every_step, poison_the_dice
 from nursery import GOLDEN_STEPS, Child, Nursery, newest_good
 
-from acrf_engine.run.telemetry import TelemetryReader
+from acrf_engine.run.telemetry import TelemetryReader, TelemetryWriter
 
 MIB = 2**20
 
@@ -25,6 +26,37 @@ MIB = 2**20
 def assert_repeats(run: Child, golden: Child, total: int) -> None:
     expected = golden.trace()
     assert run.trace() == {step: expected[step] for step in range(1, total + 1)}
+
+
+def journal_on(folder: str, size: int) -> tuple[int, list[int]]:
+    """Write a journal on a disk of its own while that is full, and again once there is room; how many writes failed,
+    and the sequence numbers of what is stored."""
+    disk = Disk(Path(folder), size)
+    try:
+        writer = TelemetryWriter(disk.path / "telemetry.db")
+        failed = 0
+
+        def write(numbers: range) -> None:
+            nonlocal failed
+            for seq in numbers:
+                kind = "hardware" if seq % 3 else "warning"
+                try:
+                    writer.record({"type": kind, "message": "x" * 500, "step": 0, "seq": seq, "time": 1.0})
+                    if seq % 7 == 0:
+                        writer.commit()
+                except sqlite3.Error:
+                    failed += 1
+
+        write(range(1, 50))
+        disk.fill()
+        write(range(50, 400))
+        disk.make_room()
+        write(range(400, 500))
+        writer.close()
+        stored = TelemetryReader(disk.path / "telemetry.db").after(0, 10_000)
+        return failed, [body["seq"] for body in stored]
+    finally:
+        disk.unmount()
 
 
 class Disk:
@@ -87,7 +119,7 @@ def test_on_a_full_disk_training_goes_on_and_saves_again_once_there_is_room(
     warned = run.until_type("warning")
     assert "checkpoint failed, training goes on" in warned["message"]
     assert "make room" in warned["message"]
-    run.until_step(warned["step"] + 3)
+    run.until(lambda body: body["type"] == "warning" and body["step"] > warned["step"])
     assert newest_good(run.folder.checkpoints) >= 10
     assert not list(run.folder.checkpoints.glob(".tmp-*"))
     disk.make_room()
@@ -128,6 +160,16 @@ def test_on_a_full_disk_a_run_may_pause_instead(
     assert run.end() == 0
     assert run.digests(30) == golden.digests(30)
     row.lost_steps = 0
+
+
+@pytest.mark.fault("A full disk")
+def test_history_goes_on_once_there_is_room(tmp_path: Path, row: Any) -> None:
+    """Hundreds of events come while the history's disk is full. What came before is kept, and everything after is
+    written again."""
+    failed, stored = journal_on(str(tmp_path / "disk"), 2 * MIB)
+    assert failed > 100
+    assert stored[:40] == list(range(1, 41))
+    assert stored[-100:] == list(range(400, 500))
 
 
 @pytest.mark.full_only
