@@ -6,6 +6,7 @@ gather where they belong, at the supervisor.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 import uuid
@@ -24,6 +25,8 @@ RunEnded = EOFError
 """Raised by `RunSource.pull` when the supervisor is gone: nothing more will come."""
 PULL_SECONDS = 1.0
 RETRY_SECONDS = 1.0
+FILES = ("path", "baseline")
+"""Fields that name files to be opened; all others are there to be shown."""
 
 
 class RunSource(Protocol):
@@ -106,6 +109,26 @@ class Answered(Message):
         self.name, self.ack, self.error = name, ack, error
 
 
+def harmless(value: Any, keep: tuple[str, ...] = FILES) -> Any:
+    """`value`, of an event or of status.json, with control characters made visible.
+
+    Captions, file names and other clients' commands come up in texts, and must not speak to the terminal.
+    """
+    if isinstance(value, str):
+        if value.isprintable():
+            return value
+        return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in value)
+    if isinstance(value, dict):
+        return {harmless(key): item if key in keep else harmless(item) for key, item in value.items()}
+    if isinstance(value, list) and value and not isinstance(value[0], int | float):
+        return [harmless(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        shown = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.name not in keep}
+        changed = {name: new for name, old in shown.items() if (new := harmless(old)) != old}
+        return dataclasses.replace(value, **changed) if changed else value
+    return value
+
+
 class Feed:
     """Reads a source in a daemon thread and posts to `target` until `stop`."""
 
@@ -144,7 +167,7 @@ class Feed:
             ack = self._source.command(name, **args)
         except Exception as problem:  # whatever the link raises must reach the user, not end a thread silently
             error = str(problem) or type(problem).__name__
-        self._post(Answered(name, ack, error))
+        self._post(Answered(name, harmless(ack), harmless(error)))
 
     def _post(self, message: Message) -> None:
         if not self._stop.is_set():
@@ -161,7 +184,7 @@ class Feed:
                 return
             except Exception as problem:  # a broken link is retried and shown, never fatal
                 troubled = True
-                self._post(FeedTrouble(str(problem) or type(problem).__name__))
+                self._post(FeedTrouble(harmless(str(problem)) or type(problem).__name__))
                 self._stop.wait(RETRY_SECONDS)
                 continue
             if troubled:
@@ -170,7 +193,7 @@ class Feed:
             if events:
                 after = max(after, max(event.seq for event in events))
                 self._taken.clear()
-                self._post(Batch(events))
+                self._post(Batch(harmless(events)))
                 self._taken.wait()
 
     def _read_history(self) -> int:
@@ -182,13 +205,14 @@ class Feed:
                 self._stop.wait(RETRY_SECONDS)
                 continue
             self._taken.clear()
-            self._post(HistoryRead(history, self._status()))
+            shown = dataclasses.replace(history, events=harmless(history.events))
+            self._post(HistoryRead(shown, self._status()))
             self._taken.wait()
             return history.last_seq
         return 0
 
     def _status(self) -> dict[str, Any]:
         try:
-            return self._source.status()
+            return dict(harmless(self._source.status()))
         except Exception as problem:  # the folder may be gone; the reason is what the user needs
             return {"state": "interrupted", "error": f"the run's status cannot be read: {problem}", "time": time.time()}

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-NAMES = ("engine",)
+NAMES = ("engine", "supervisor")
 
 
 def main() -> int:

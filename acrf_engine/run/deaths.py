@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import os
 import signal
 import time
@@ -50,7 +52,9 @@ def wait_for_orphan(status: Status) -> None:
             log.warning(
                 "killing worker %s of an earlier supervisor: it did not end within %.0f s", pid, ORPHAN_PATIENCE_S
             )
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it may end just now
+                os.kill(pid, signal.SIGKILL)
+            end = math.inf  # one that the kernel holds cannot die sooner by being killed again
         time.sleep(0.1)
 
 

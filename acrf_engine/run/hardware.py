@@ -18,28 +18,37 @@ NO_GPU = "No NVIDIA GPU here: training runs on the CPU."
 class GpuReader:
     """Reads every NVIDIA GPU through `nvml`, the pynvml module or anything that answers like it.
 
-    A value that a card does not support reads as None; a card that answers nothing at all still has its line.
+    A value that a card does not support reads as None; a card that answers nothing at all still has its line. The
+    driver is asked for the first time when something is read, because it may hang, in whatever thread asks.
     """
 
     def __init__(self, nvml: Any | None = None) -> None:
-        self.note = ""
-        self._nvml: Any = nvml if nvml is not None else _import_nvml()
+        self._given = nvml
+        self._nvml: Any = None
         self._handles: list[Any] = []
+        self._note: str | None = None
+
+    @property
+    def note(self) -> str:
+        """Why there is no card to read; empty where there is one."""
+        if self._note is None:
+            self._note = self._open()
+        return self._note
+
+    def _open(self) -> str:
+        self._nvml = self._given if self._given is not None else _import_nvml()
         if self._nvml is None:
-            self.note = NO_GPU
-            return
+            return NO_GPU
         try:
             self._nvml.nvmlInit()
             self._handles = [self._nvml.nvmlDeviceGetHandleByIndex(i) for i in range(self._nvml.nvmlDeviceGetCount())]
         except self._nvml.NVMLError as error:
             missing = "Not Found" in str(error)  # no driver on this machine: nothing is wrong
-            self.note = NO_GPU if missing else f"The GPU cannot be read (NVML: {error})."
-            return
-        if not self._handles:
-            self.note = NO_GPU
+            return NO_GPU if missing else f"The GPU cannot be read (NVML: {error})."
+        return "" if self._handles else NO_GPU
 
     def devices(self) -> list[Device]:
-        return [self._device(index, handle) for index, handle in enumerate(self._handles)]
+        return [] if self.note else [self._device(index, handle) for index, handle in enumerate(self._handles)]
 
     def uuid(self, index: int) -> str:
         """The card's own name, the same in every process; empty where it has none."""

@@ -11,7 +11,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from acrf_engine.protocol import MERGEABLE, Command, Event, Pictures, Step, enco
 QUEUE_EVENTS = 2000
 PICTURES_PER_EVENT = 32
 ENCODING = "utf-8"
+LIVING_READER_S = 600.0
 
 
 class Reporter:
@@ -63,17 +64,21 @@ class Reporter:
             return False
         return True
 
-    def close(self, patience_s: float = 3.0) -> None:
-        """Hand over what is left, within `patience_s`; a dead reader never keeps the process alive."""
-        end = time.monotonic() + patience_s
-        while not self._drain() and time.monotonic() < end:
+    def close(self, reader_lives: Callable[[], bool] = lambda: False, patience_s: float = 3.0) -> None:
+        """Hand over what is left: within `patience_s` to a dead reader, with more to one that lives (stopped, say)."""
+        begun = time.monotonic()
+
+        def patient() -> bool:
+            return time.monotonic() - begun < (LIVING_READER_S if reader_lives() else patience_s)
+
+        while not self._drain() and patient():
             time.sleep(0.02)
         self._queue.cancel_join_thread()
         self._queue.close()
         # The feeder thread writes to the pipe in its own time; joining it for ever would hang on a dead reader.
         thread = getattr(self._queue, "_thread", None)
-        if thread is not None:
-            thread.join(max(0.1, end - time.monotonic()))
+        while thread is not None and thread.is_alive() and patient():
+            thread.join(0.1)
 
 
 def split(event: Event) -> Iterator[Event]:
@@ -112,11 +117,19 @@ class Connection:
     def __init__(self, path: str, timeout_s: float = 10.0) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_s)
-        try:
-            self._socket.connect(path)
-        except OSError:
-            self._socket.close()
-            raise
+        end = time.monotonic() + timeout_s
+        while True:
+            try:
+                self._socket.connect(path)
+                break
+            except BlockingIOError:  # very many connect at this moment, and the listener's queue is full
+                if time.monotonic() > end:
+                    self._socket.close()
+                    raise
+                time.sleep(0.01)
+            except OSError:
+                self._socket.close()
+                raise
         self._file = self._socket.makefile("rwb")
 
     def ask(self, request: dict[str, Any], timeout_s: float | None = 10.0) -> dict[str, Any]:

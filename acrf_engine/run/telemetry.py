@@ -5,16 +5,22 @@ Steps have real columns, so that a million of them load as arrays without parsin
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import logging
 import math
 import sqlite3
+import time
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.protocol import Event, Hardware, Step, encode, from_wire
+from acrf_engine.protocol import Event, Hardware, Step, WarningEvent, encode, from_wire, to_wire
+
+log = logging.getLogger("acrf.telemetry")
 
 STEP_COLUMNS = (
     "step",
@@ -40,7 +46,9 @@ CREATE TABLE IF NOT EXISTS hardware (seq INTEGER PRIMARY KEY, time REAL, body TE
 CREATE TABLE IF NOT EXISTS reserved (seq INTEGER);
 CREATE TABLE IF NOT EXISTS anchors (anchor INTEGER PRIMARY KEY, draws INTEGER, loss_sum REAL, finite INTEGER);
 """
+_TABLES = ("steps", "events", "hardware", "reserved", "anchors")
 SEQ_BLOCK = 1000
+SEQ_AFTER_DAMAGE = 10_000_000
 _LAST_SEQ = (
     "SELECT max(s) FROM (SELECT max(seq) s FROM steps UNION ALL SELECT max(seq) FROM events "
     "UNION ALL SELECT max(seq) FROM hardware)"
@@ -83,12 +91,14 @@ class TelemetryWriter:
 
     def __init__(self, path: Path) -> None:
         path.touch(mode=0o600, exist_ok=True)
+        rescued = None if _is_sound(path) else _Rescued.from_damaged(path)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute(f"PRAGMA journal_mode={'WAL' if _supports_wal(path) else 'TRUNCATE'}")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
-        self._open = False
         self._reserved = self._last = 0
+        if rescued is not None:
+            rescued.restore(self._db)
 
     def last_seq(self) -> int:
         """The highest sequence number that may have been given out, also by a supervisor that was killed."""
@@ -100,8 +110,8 @@ class TelemetryWriter:
         # Not every event is stored, and a killed writer loses its last transaction: numbers are taken in blocks.
         if seq > self._reserved:
             self.commit()
+            self._set_reserved(seq + SEQ_BLOCK)
             self._reserved = seq + SEQ_BLOCK
-            self._set_reserved(self._reserved)
 
     def _set_reserved(self, seq: int) -> None:
         self._db.execute("INSERT OR REPLACE INTO reserved (rowid, seq) VALUES (1, ?)", (seq,))
@@ -113,9 +123,8 @@ class TelemetryWriter:
         self._last = body["seq"]
         if kind in _TRANSIENT:
             return
-        if not self._open:
+        if not self._db.in_transaction:
             self._db.execute("BEGIN")
-            self._open = True
         if kind == "step":
             self._record_step(body)
         elif kind == "pictures":
@@ -161,15 +170,58 @@ class TelemetryWriter:
             self._count_anchors(pictures["anchors"], pictures["losses"])
 
     def commit(self) -> None:
-        if self._open:
+        # SQLite itself is asked: on a full disk it may have rolled back already.
+        if self._db.in_transaction:
             self._db.execute("COMMIT")
-            self._open = False
 
     def close(self) -> None:
         self.commit()
         if self._last:
             self._set_reserved(self._last)
         self._db.close()
+
+
+class _Rescued:
+    """What could still be read of a damaged history, which is set aside as `telemetry.db.damaged`."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[tuple[Any, ...]]] = {}
+        self.complete = True
+
+    @classmethod
+    def from_damaged(cls, path: Path) -> _Rescued:
+        rescued = cls()
+        for table in _TABLES:
+            rows = rescued.rows[table] = []
+            try:
+                with contextlib.closing(sqlite3.connect(path)) as db:
+                    rows += (row for row in db.execute(f"SELECT * FROM {table}") if _is_whole(table, row))
+            except sqlite3.DatabaseError:
+                rescued.complete = False
+        aside = path.with_name(f"{path.name}.damaged")
+        path.replace(aside)
+        for suffix in ("-wal", "-shm"):  # they belong to the damaged file, and would be applied to the new one
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        log.error("%s is damaged: what could be read of it goes on, the rest is in %s", path, aside.name)
+        path.touch(mode=0o600)
+        return rescued
+
+    def restore(self, db: sqlite3.Connection) -> None:
+        db.execute("BEGIN")
+        for table, rows in self.rows.items():
+            for row in rows:
+                with contextlib.suppress(sqlite3.Error):
+                    db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+        last = db.execute(_LAST_SEQ).fetchone()[0] or 0
+        reserved = max((row[0] for row in self.rows["reserved"]), default=0)
+        # Numbers beyond what was read may have been given out, and none may be given twice.
+        seq = max(last, reserved) if self.rows["reserved"] else last + SEQ_AFTER_DAMAGE
+        steps = db.execute("SELECT count(*) FROM steps").fetchone()[0]
+        message = f"the history was damaged: {steps} steps of it could be read; the run itself is not affected"
+        now = time.time()
+        warning = {**to_wire(WarningEvent(message)), "seq": seq + 1, "time": now}
+        db.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (seq + 1, now, "warning", encode(warning)))
+        db.execute("COMMIT")
 
 
 class TelemetryReader:
@@ -182,8 +234,9 @@ class TelemetryReader:
         return sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=5.0)
 
     def history(self, hardware_limit: int = 600, recent_limit: int = 64) -> History:
+        nothing = History(0, StepColumns(), [], [], [], [], [])
         if not self.path.exists():
-            return History(0, StepColumns(), [], [], [], [], [])
+            return nothing
         db = self._connect()
         try:
             db.execute("BEGIN")  # one snapshot for all queries
@@ -198,8 +251,11 @@ class TelemetryReader:
             last = db.execute(_LAST_SEQ).fetchone()[0]
         except sqlite3.OperationalError as error:
             if "no such table" in str(error):  # the supervisor has just made the file
-                return History(0, StepColumns(), [], [], [], [], [])
+                return nothing
             raise
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+            told = WarningEvent(f"the history of this run is damaged ({error}); resuming it repairs what can be")
+            return dataclasses.replace(nothing, events=[told])
         finally:
             db.close()
         return History(
@@ -219,7 +275,7 @@ class TelemetryReader:
         db = self._connect()
         try:
             return int(db.execute(_LAST_SEQ).fetchone()[0] or 0)
-        except sqlite3.OperationalError:
+        except sqlite3.DatabaseError:
             return 0
         finally:
             db.close()
@@ -234,6 +290,10 @@ class TelemetryReader:
             for table in ("events", "hardware"):
                 query = f"SELECT body FROM {table} WHERE seq > ? ORDER BY seq LIMIT ?"
                 bodies += [json.loads(row[0]) for row in db.execute(query, (seq, limit))]
+        except sqlite3.OperationalError:
+            raise
+        except (sqlite3.DatabaseError, ValueError, TypeError):  # damaged; the next attempt repairs what can be
+            return []
         finally:
             db.close()
         return sorted(bodies, key=lambda body: int(body["seq"]))[:limit]
@@ -273,6 +333,27 @@ class TelemetryReader:
                 body["non_finite"] = gaps
             bodies.append(body)
         return bodies
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether SQLite finds the file whole; a file that is busy or new is."""
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            return bool(db.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+    except sqlite3.OperationalError:
+        return True
+    except sqlite3.DatabaseError:
+        return False
+
+
+def _is_whole(table: str, row: tuple[Any, ...]) -> bool:
+    """Whether a row of a damaged file is one that was written: a torn page reads as empty columns, without an error."""
+    try:
+        if table in ("steps", "events", "hardware"):
+            json.loads(row[-1])
+    except (ValueError, TypeError):
+        return False
+    return row[0] is not None and row[1] is not None if len(row) > 1 else row[0] is not None
 
 
 def _event(text: str) -> Event | None:

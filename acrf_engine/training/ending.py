@@ -8,6 +8,10 @@ USERS_ERRORS = ("ConfigError", "DataError", "PictureError", "ModelError", "Misma
 """By name: config, data or model are wrong, rather than the program or the machine."""
 PLAIN_ERRORS = ("NonFinite", "CheckpointError", "LoraError", "LoaderDied", "RunError")
 """By name: errors whose message says it all."""
+GPU_ADVICE = (
+    "the GPU failed in the middle of its work: look at `nvidia-smi` and the kernel's log (`dmesg`), restart the "
+    "machine where it does not answer, then continue with `acrf-tui resume`"
+)
 
 
 class StopAsked(Exception):
@@ -30,5 +34,7 @@ def is_the_users(error: BaseException) -> bool:
 
 def for_the_user(error: BaseException) -> str:
     """The error as one message."""
+    if type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error):
+        return clip_text(f"{GPU_ADVICE} ({type(error).__name__}: {str(error).partition(chr(10))[0]})", 1200)
     known = is_the_users(error) or type(error).__name__ in PLAIN_ERRORS
     return clip_text(str(error) if known else f"{type(error).__name__}: {error}", 1200)

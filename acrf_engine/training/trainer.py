@@ -116,6 +116,7 @@ class Trainer:
         self.config = config
         self.folder = folder
         self.report = report
+        self._home = _inode(folder.path)
         self.prepared = prepared
         self.method = prepared.method
         self.settings = Settings.of(config)
@@ -139,6 +140,8 @@ class Trainer:
         )
         self.loader = Loader(batches, config.data.num_workers)
         checkpoints.clean(folder.checkpoints)
+        for unfinished in folder.lora.glob(f".{folder.name}*.tmp"):  # what a killed writer left
+            unfinished.unlink(missing_ok=True)
         if (found := checkpoints.newest(folder.checkpoints, SavedState.of, self._warn)) is not None:
             path, snapshot = found
             saved = SavedState.of(path, snapshot)
@@ -270,6 +273,8 @@ class Trainer:
     def save_checkpoint(self) -> Checkpoint:
         """Checkpoint and LoRA file of the present step. Raises CheckpointError or LoraError; training can go on."""
         started = time.perf_counter()
+        if _inode(self.folder.path) != self._home:  # writing would make it anew, or go into somebody else's run
+            raise checkpoints.CheckpointError(f"{self.folder.path}: the run folder was removed, moved or replaced")
         tensors = lora.weights(self.prepared.transformer)
         lora.require_finite(tensors)  # a checkpoint with NaN in it would be one to resume from
         averages = None if self.ema is None else dict(zip(tensors, self.ema.shadow_params, strict=True))
@@ -388,6 +393,13 @@ class Trainer:
                     saved.step,
                 )
             )
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def main(run_folder: str, events: Any, commands: Any, supervisor_pid: int) -> No
         reporter(ErrorEvent(message, worker.step, clip_text(traceback.format_exc())))
         reporter(Failed(worker.step, message, kind="data" if is_the_users(error) else "failed"))
         code = 2 if is_the_users(error) else 1
-    reporter.close()
+    reporter.close(lambda: os.getppid() == supervisor_pid)
     sys.stderr.flush()
     sys.stdout.flush()
     os._exit(code)  # no interpreter shutdown: a library's thread must not keep a finished run alive

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from nursery import golden, nursery  # noqa: F401
 
 ROWS = pytest.StashKey[list["Row"]]()
 STARTED = pytest.StashKey[float]()
