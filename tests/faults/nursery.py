@@ -323,8 +323,8 @@ def live(run_folder: str, inject: Injection | None) -> None:
 
     begin, enter_worker = supervisor.Supervisor.__init__, supervisor.enter_worker
 
-    def begin_with_fork(self: Any, folder: RunFolder) -> None:
-        begin(self, folder)
+    def begin_with_fork(self: Any, *arguments: Any) -> None:
+        begin(self, *arguments)
         self._spawn = multiprocessing.get_context("fork")
 
     def enter_without_inheritance(*arguments: Any) -> None:
