@@ -7,7 +7,9 @@ processes gives the same ones.
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -127,7 +129,7 @@ class Loader:
             sampler=itertools.count(micro_step),
             num_workers=self._num_workers,
             multiprocessing_context="fork",  # the data set is shared as it stands, not copied
-            worker_init_fn=_die_with_the_parent,
+            worker_init_fn=functools.partial(_die_with, os.getpid()),
             generator=torch.Generator(),
         )
         # torch's handler would raise anywhere, in the middle of a save too; `next` notices a death by itself.
@@ -137,6 +139,11 @@ class Loader:
         return ahead
 
 
-def _die_with_the_parent(_worker: int) -> None:
-    """At once, since they hold the GPU's memory. (torch's own watch takes 5 s, and has been seen to miss a death.)"""
+def _die_with(parent: int, _worker: int) -> None:
+    """End this process at once when its parent ends, since it holds the GPU's memory.
+
+    torch's own watch takes 5 s, and misses a parent that was gone before it began.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
