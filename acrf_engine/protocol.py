@@ -162,7 +162,10 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Hardware(Event):
-    """A sample of the machine. No GPU: `devices` is empty and `note` says so in a sentence. Memory in bytes."""
+    """A sample of the machine. No GPU: `devices` is empty and `note` says so in a sentence. Memory in bytes.
+
+    `elapsed_s` is how long the run has been alive, over all attempts, by a clock that never jumps.
+    """
 
     type: ClassVar[str] = "hardware"
     devices: list[Device]
@@ -170,6 +173,7 @@ class Hardware(Event):
     worker_rss: int | None = None
     ram_used: int | None = None
     ram_total: int | None = None
+    elapsed_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

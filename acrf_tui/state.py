@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 JOURNAL_LIMIT = 2000
 HARDWARE_LIMIT = 600
 RECENT_TIMES = 64
+LATEST_SAMPLE_S = 5.0
+"""How far the app's clock may go on from the supervisor's last word on the elapsed time, which comes every second."""
 RECENT_SIGMAS = 64
 ENDED_STATES: frozenset[str] = frozenset({"stopped", "finished", "failed", "interrupted"})
 
@@ -99,6 +101,8 @@ class RunState:
     """Goes up with every change."""
     _active_before: float = 0.0
     _active_since: float = math.nan
+    _told_elapsed: tuple[float, float] | None = None
+    """What the supervisor last said of it, and when."""
 
     # ------------------------------------------------------------------ reading
 
@@ -114,6 +118,9 @@ class RunState:
 
     def elapsed(self, now: float) -> float:
         """Seconds this run has been alive, over all attempts; time between attempts is not counted."""
+        if self._told_elapsed is not None:
+            seconds, told = self._told_elapsed
+            return seconds if self.ended else seconds + min(max(0.0, now - told), LATEST_SAMPLE_S)
         if math.isnan(self._active_since):
             return self._active_before
         return self._active_before + max(0.0, now - self._active_since)
@@ -175,8 +182,8 @@ class RunState:
             self._reduce(event)
             self.last_time = max(self.last_time, event.time)
         self.hardware_history.extend(history.hardware)
-        if history.hardware:
-            self.hardware = history.hardware[-1]
+        for sample in history.hardware[-1:]:
+            self._take_sample(sample)
         for step in history.recent:
             self._remember(step)
         if len(self.series):
@@ -225,8 +232,8 @@ class RunState:
                 self.anchors.add(event.anchors, event.losses)
                 self.sigmas.extend(zip(event.sigmas, event.weights, strict=False))
             case Hardware():
-                self.hardware = event
                 self.hardware_history.append(event)
+                self._take_sample(event)
             case Memory():
                 self.memory = event
             case Progress():
@@ -265,6 +272,11 @@ class RunState:
                     self.note("error", event.error, event.time, event.step)
                 self.error = event.error
                 self._end(event.kind, event.error, event.step, event.time)
+
+    def _take_sample(self, sample: Hardware) -> None:
+        self.hardware = sample
+        if sample.elapsed_s is not None:
+            self._told_elapsed = (sample.elapsed_s, sample.time)
 
     def _step(self, event: Step) -> None:
         series = self.series

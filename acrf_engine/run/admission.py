@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Sequence
 
 from acrf_engine.run import waiting
-from acrf_engine.run.devices import CPU, Gpu, candidates, describe, tenants, visible_gpus
+from acrf_engine.run.devices import CPU, Gpu, candidates
 from acrf_engine.run.folder import RunFolder
-from acrf_engine.run.hardware import GpuReader
 
 log = logging.getLogger("acrf.supervisor")
 
@@ -19,14 +19,11 @@ WHEN_BUSY = ("", "--wait", "--share")
 class Admission:
     """A run's way to its device. Raises RunError for a GPU that is not there."""
 
-    def __init__(self, folder: RunFolder, wanted: str, when_busy: str, reader: GpuReader) -> None:
+    def __init__(self, folder: RunFolder, wanted: str, when_busy: str, gpus: Sequence[Gpu]) -> None:
         if when_busy not in WHEN_BUSY:
             raise ValueError(f"unknown option {when_busy!r}")
         self._folder = folder
-        self._reader = reader
-        self._gpus: dict[str, Gpu | None] = {gpu.uuid: gpu for gpu in candidates(wanted, visible_gpus(reader))} or {
-            CPU: None
-        }
+        self._gpus: dict[str, Gpu | None] = {gpu.uuid: gpu for gpu in candidates(wanted, gpus)} or {CPU: None}
         self.share = when_busy == "--share" or (when_busy != "--wait" and CPU in self._gpus)
         self.device = ""
 
@@ -49,11 +46,6 @@ class Admission:
             turn = waiting.Turn(next(iter(self._gpus)))
         self.device = turn.device
         return turn
-
-    def others(self) -> str:
-        """Who else is on the card; empty where nobody is, or the driver does not tell."""
-        found = tenants(self._reader, self.gpu.uuid) if self.gpu else []
-        return describe(self.gpu, found) if self.gpu and found else ""
 
     def leave(self) -> None:
         """Let the next run have the device, at the end or while the VRAM is given back."""

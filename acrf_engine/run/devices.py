@@ -85,6 +85,20 @@ def candidates(wanted: str, gpus: Sequence[Gpu]) -> list[Gpu]:
     return sorted(gpus, key=lambda gpu: -gpu.memory_free)
 
 
+@dataclass(frozen=True)
+class Survey:
+    """The cards that a run may use, and who is on each, by uuid."""
+
+    gpus: list[Gpu]
+    tenants: dict[str, list[Tenant]]
+
+    @classmethod
+    def of(cls, reader: GpuReader) -> Survey:
+        """Ask the driver, which may hang."""
+        gpus = visible_gpus(reader)
+        return cls(gpus, {gpu.uuid: tenants(reader, gpu.uuid) for gpu in gpus})
+
+
 def tenants(reader: GpuReader, uuid: str, own: Sequence[int] = ()) -> list[Tenant]:
     """Processes on a card, without those of `own`. Empty where the driver does not tell."""
     return [

@@ -125,6 +125,11 @@ class RunFolder:
         status.updated = time.time()
         write_private(self.status, json.dumps(asdict(status), indent=1) + "\n")
 
+    def remove_leftovers(self) -> None:
+        """Remove what writers that were killed have left half written. Only under the run's lock."""
+        for path in self.path.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
     def is_held(self) -> bool:
         """Whether a living supervisor holds the lock of this run."""
         try:

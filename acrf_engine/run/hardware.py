@@ -87,7 +87,7 @@ class GpuReader:
             return None
 
 
-def sample(reader: GpuReader, worker_pid: int | None) -> Hardware:
+def sample(reader: GpuReader, worker_pid: int | None, elapsed_s: float | None = None) -> Hardware:
     """One sample of the machine; all memory in bytes."""
     memory = psutil.virtual_memory()
     return Hardware(
@@ -96,6 +96,7 @@ def sample(reader: GpuReader, worker_pid: int | None) -> Hardware:
         worker_rss=_resident(worker_pid),
         ram_used=memory.total - memory.available,
         ram_total=memory.total,
+        elapsed_s=elapsed_s,
     )
 
 

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import os
 import shutil
 import socket
@@ -78,7 +79,7 @@ class Server:
                 while line := file.readline(MAX_REQUEST_BYTES):
                     try:
                         answer = self._answer(json.loads(line))
-                    except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
                         answer = {"error": f"not a valid request: {error!r}"}
                     file.write(encode(answer).encode(ENCODING) + b"\n")
                     file.flush()
@@ -96,11 +97,10 @@ class Server:
             case "status":
                 return {"status": dataclasses.asdict(supervisor.status)}
             case "pull":
-                return self._pull(
-                    int(request.get("after", 0)),
-                    min(float(request.get("wait", 0.0)), MAX_WAIT_S),
-                    int(request.get("max", 500)),
-                )
+                wait = float(request.get("wait", 0.0))
+                if not math.isfinite(wait):
+                    raise ValueError(f"wait {wait}")
+                return self._pull(int(request.get("after", 0)), min(wait, MAX_WAIT_S), int(request.get("max", 500)))
             case "command":
                 return self._command(str(request["name"]), dict(request.get("args") or {}))
             case other:

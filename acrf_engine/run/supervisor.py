@@ -38,7 +38,7 @@ from acrf_engine.protocol import (
 from acrf_engine.run import waiting
 from acrf_engine.run.admission import Admission
 from acrf_engine.run.deaths import count_oom_kills, describe_exit, process_token, wait_for_orphan
-from acrf_engine.run.devices import VISIBLE
+from acrf_engine.run.devices import VISIBLE, Survey, describe
 from acrf_engine.run.folder import RunError, RunFolder
 from acrf_engine.run.hardware import GpuReader, sample
 from acrf_engine.run.link import QUEUE_EVENTS
@@ -88,8 +88,8 @@ class Supervisor:
         self.commands: Any = None
         self._restarts = 0
         self._died_at: set[int] = set()
-        self._gpus: GpuReader | None = None
-        self._gpus_read = threading.Event()
+        self._survey = Survey([], {})
+        self._surveyed = threading.Event()
         self._admission: Admission | None = None
         self._started = time.monotonic()
         self._elapsed_before = self.status.elapsed_s
@@ -147,17 +147,22 @@ class Supervisor:
             now = time.monotonic()
             self._watch_for_hang(worker, now)
             if now >= next_status:
-                self.status.elapsed_s = self._elapsed_before + now - self._started
+                self.status.elapsed_s = self._elapsed()
                 self._write_status()
                 self._store(self.telemetry.commit)
                 next_status = now + STATUS_PERIOD_S
 
+    def _elapsed(self) -> float:
+        return self._elapsed_before + time.monotonic() - self._started
+
     def _watch_hardware(self) -> None:
         # In a thread of its own: a driver that hangs must not hold up the run.
-        gpus = self._gpus = GpuReader()
-        self._gpus_read.set()
+        gpus = GpuReader()
         while not self.ended:
-            self.emit(sample(gpus, self.status.worker_pid))
+            if self.status.worker_pid is None:
+                self._survey = Survey.of(gpus)
+                self._surveyed.set()
+            self.emit(sample(gpus, self.status.worker_pid, self._elapsed()))
             time.sleep(HARDWARE_PERIOD_S)
 
     def _write_status(self) -> None:
@@ -266,20 +271,21 @@ class Supervisor:
 
         The GPU is the first free one, else the one that is free first; the worker sees no other.
         """
-        if not self._gpus_read.wait(DRIVER_PATIENCE_S) or self._gpus is None:
+        if not self._surveyed.wait(DRIVER_PATIENCE_S):
             self.emit(WarningEvent("the GPU driver does not answer: the run takes the GPU that torch gives it"))
             return None
         try:
-            admission = self._admission = Admission(self.folder, self.policy.device, self.when_busy, self._gpus)
+            admission = Admission(self.folder, self.policy.device, self.when_busy, self._survey.gpus)
         except RunError as error:
             return to_wire(Failed(self.status.step, str(error), kind="data"))
+        self._admission = admission
         if not self._wait_in_line(admission):
             return to_wire(Stopped(self.status.step, "cancelled while it waited for a device"))
-        if admission.gpu is not None:
-            os.environ[VISIBLE] = admission.gpu.uuid
-            self.status.extra["device"] = admission.gpu.title
-            if others := admission.others():
-                self.emit(WarningEvent(clip_text(others), self.status.step))
+        if (gpu := admission.gpu) is not None:
+            os.environ[VISIBLE] = gpu.uuid
+            self.status.extra["device"] = gpu.title
+            if others := self._survey.tenants.get(gpu.uuid):
+                self.emit(WarningEvent(clip_text(describe(gpu, others)), self.status.step))
         return None
 
     def _wait_in_line(self, admission: Admission) -> bool:
@@ -299,10 +305,10 @@ class Supervisor:
                 status.extra["waiting"] = {"for": admission.names, "number": turn.number, "behind": turn.behind}
                 self._answer_commands(True)
                 self.emit(StateChanged("starting", status.step, status.total_steps, reason, status.attempt, True))
+            self._started = time.monotonic()  # waiting is not elapsed time
             self._write_status()
             self._woken.wait(LINE_PERIOD_S)
         if status.extra.pop("waiting", None) and admission.device:
-            self._started = time.monotonic()
             self._answer_commands(False)
             reason = "not waiting any longer" if self._go_now else "its turn has come"
             self.emit(StateChanged("starting", status.step, status.total_steps, reason, status.attempt))
@@ -335,6 +341,7 @@ class Supervisor:
         worker.start()
         self.status.worker_pid = worker.pid
         self.status.start_token = process_token(worker.pid)
+        self._write_status()  # at once: a resume after our death must know whom to wait for
         self._last_sign = time.monotonic()
         self._follow(worker)
         worker.join()
@@ -390,7 +397,7 @@ class Supervisor:
         else:
             self.status.state = last["type"]
             self.status.step = last["step"]
-        self.status.elapsed_s = self._elapsed_before + time.monotonic() - self._started
+        self.status.elapsed_s = self._elapsed()
         self._publish(
             to_wire(
                 StateChanged(
@@ -418,6 +425,7 @@ def main(argv: list[str]) -> int:
         with folder.hold():
             status = folder.recorded_status()
             wait_for_orphan(status)
+            folder.remove_leftovers()
             try:
                 supervisor = Supervisor(folder, *argv[1:2])
                 code = supervisor.run()

@@ -10,6 +10,7 @@ import torch
 def environment() -> dict[str, str]:
     """Versions and device that a bit-exact repetition depends on."""
     import accelerate
+    import bitsandbytes
     import diffusers
     import peft
 
@@ -22,6 +23,7 @@ def environment() -> dict[str, str]:
         "diffusers": diffusers.__version__,
         "peft": peft.__version__,
         "accelerate": accelerate.__version__,
+        "bitsandbytes": bitsandbytes.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "threads": str(torch.get_num_threads()),
     }

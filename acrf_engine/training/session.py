@@ -229,7 +229,7 @@ class Session:
         try:
             ramp = int(command.args.get("ramp", 0))
             old, new = self._change(key, text, ramp)
-        except (ConfigError, ValueError, TypeError) as error:
+        except (ConfigError, ValueError, TypeError, OverflowError) as error:
             self.acknowledge(command, str(error).removeprefix("--set: "), ok=False)
             return
         self.acknowledge(

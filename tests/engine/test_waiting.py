@@ -106,7 +106,7 @@ def test_a_run_that_gives_its_vram_back_lets_the_next_one_go(held: Make) -> None
 
     one, two = held("one"), held("two")
     supervisor = Supervisor(one)
-    supervisor._admission = Admission(one, "auto", "", two_cards())
+    supervisor._admission = Admission(one, "auto", "", visible_gpus(two_cards(), {}))
     assert supervisor._admission.ask().device == "GPU-bbb"
     assert waiting.take(two, ["GPU-bbb"]).behind == "one"
     supervisor._receive(acknowledged("free-vram"))

@@ -117,13 +117,17 @@ def wait_in_back_off() -> None:
 
 
 def die_after_start() -> None:
-    """The supervisor is killed when it has just started its worker."""
+    """The supervisor is killed when it has just started its worker, before it writes down which."""
     from acrf_engine.run import supervisor
 
-    def follow(self: Any, worker: Any) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+    process_token = supervisor.process_token
 
-    supervisor.Supervisor._follow = follow  # type: ignore[method-assign]
+    def token(pid: int | None) -> str:
+        if pid != os.getpid():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return process_token(pid)
+
+    supervisor.process_token = token
 
 
 def slow_saves(seconds: float) -> None:

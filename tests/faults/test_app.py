@@ -360,7 +360,6 @@ def test_escape_sequences_of_another_client_stay_text(live: LiveRun, row: Row) -
 
 
 @pytest.mark.fault("socket: a wait that is no number")
-@pytest.mark.xfail(strict=True, reason="server.py: min(nan, 30.0) is nan, and Condition.wait_for(nan) spins for ever")
 def test_a_wait_that_is_no_number_does_not_spin(live: LiveRun, row: Row) -> None:
     """Over ten steps of the run the supervisor uses less than half a core."""
     supervisor = psutil.Process(live.supervisor)
@@ -376,7 +375,6 @@ def test_a_wait_that_is_no_number_does_not_spin(live: LiveRun, row: Row) -> None
 
 
 @pytest.mark.fault("socket: a command with a number out of range")
-@pytest.mark.xfail(strict=True, reason="session._set does not catch the OverflowError of int(inf): the run fails")
 def test_a_ramp_without_end_is_refused(live: LiveRun, row: Row) -> None:
     """The command is refused; steps keep coming. The last test of the live run, as long as it ends it."""
     with live.connect() as line:

@@ -212,7 +212,6 @@ def test_a_run_killed_on_a_full_disk_resumes(
 
 @pytest.mark.full_only
 @pytest.mark.fault("kill -9 of the supervisor")
-@pytest.mark.xfail(strict=True, reason="supervisor: what a killed one left of status.json is never removed")
 def test_a_half_status_of_a_killed_supervisor_is_removed(nursery: Nursery, row: Any) -> None:
     """The temporary file of a supervisor that died in writing status.json is gone after the next attempt."""
     run = nursery.create(steps=2)

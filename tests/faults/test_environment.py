@@ -124,7 +124,6 @@ def shows_step(app: Line, step: int) -> None:
 
 
 @pytest.mark.fault("clock: a day forth, in an attached app")
-@pytest.mark.xfail(strict=True, reason="state.py: elapsed is the difference of two events' time")
 def test_the_app_shows_no_day_that_never_was(live: Shifted, row: Row) -> None:
     """The app's elapsed time stays that of the run."""
     with closing(live.attach(**live.environment)) as app:
