@@ -202,6 +202,7 @@ def test_with_no_good_checkpoint_the_run_does_not_begin_anew(run: RunFolder, row
     assert "checkpoint" in words
 
 
+@pytest.mark.full_only
 @pytest.mark.fault("foreign pickles as checkpoints")
 def test_checkpoints_that_are_pickles_are_never_unpickled(run: RunFolder, row: Row, tmp_path: Path) -> None:
     """With manifests that vouch for them: the resume fails, takes no step, and no code in the files has run."""
@@ -218,7 +219,7 @@ def test_checkpoints_that_are_pickles_are_never_unpickled(run: RunFolder, row: R
 
 
 @pytest.mark.fault("foreign pickles as a LoRA")
-@pytest.mark.parametrize("kind", ["pickle", "torch"])
+@pytest.mark.parametrize("kind", ["pickle", pytest.param("torch", marks=pytest.mark.full_only)])
 def test_a_lora_that_is_a_pickle_is_never_unpickled(tmp_path: Path, row: Row, kind: str) -> None:
     """inspect, export and preview refuse it with status 2 and a sentence; no code in the file has run."""
     lora = tmp_path / "lora.safetensors"
@@ -235,6 +236,7 @@ def test_a_lora_that_is_a_pickle_is_never_unpickled(tmp_path: Path, row: Row, ki
         assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.full_only
 @pytest.mark.fault("foreign pickles as a model or a cache entry")
 def test_a_model_whose_weights_are_pickles_is_never_unpickled(tmp_path: Path, row: Row) -> None:
     """check and train refuse it with status 2 naming the folder; no code in the files has run."""
@@ -386,6 +388,7 @@ def test_a_socket_pointer_to_elsewhere_is_not_followed(run: RunFolder, row: Row,
     assert Path("/etc/passwd").exists()
 
 
+@pytest.mark.full_only
 @pytest.mark.fault("socket pointer into another's folder")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
 def test_a_socket_in_another_users_folder_is_not_used(run: RunFolder, row: Row, tmp_path: Path) -> None:
