@@ -31,7 +31,10 @@ def count_oom_kills() -> int:
 def describe_exit(code: int | None, out_of_memory: bool = False) -> str:
     """How the worker went, in words a user can act on."""
     if code == -signal.SIGKILL and out_of_memory:
-        return "the kernel killed the worker: the machine is out of memory (RAM); continue with `acrf-tui resume`"
+        return (
+            "the worker was killed (SIGKILL), it seems by the kernel, which has killed for lack of memory (RAM) since "
+            "the run began: the machine is out of memory; continue with `acrf-tui resume`"
+        )
     if code is None:
         return "the worker's exit status is unknown"
     if code == -signal.SIGKILL:

@@ -84,7 +84,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if marker is None or (report.when != "call" and report.passed) or (report.when == "teardown"):
         return report
     found = item.stash.get(ROW, None) or Row(marker.args[0], test=item.nodeid)
-    if report.skipped:
+    if hasattr(report, "wasxfail"):
+        found.verdict = f"known: {report.wasxfail}"
+    elif report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         found.verdict = f"not tried: {reason.removeprefix('Skipped: ')}"
     else:

@@ -375,6 +375,21 @@ def verifies(path: Path) -> bool:
         return False
 
 
+def assert_repeats(run: Child, golden: Child, total: int, untold: Iterable[int] = ()) -> None:
+    """Every number of every step up to `total` is the straight run's.
+
+    `untold`: steps that were trained and saved while nobody was left to write them down.
+    """
+    expected = golden.trace()
+    assert run.trace() == {step: expected[step] for step in range(1, total + 1) if step not in untold}
+
+
+def assert_golden(run: Child, golden: Child, total: int, untold: Iterable[int] = ()) -> None:
+    """As `assert_repeats`; and the last LoRA and optimizer are the straight run's, byte for byte."""
+    assert_repeats(run, golden, total, untold)
+    assert run.digests(total) == golden.digests(total)
+
+
 def newest_good(folder: Path) -> int:
     """The step of the newest checkpoint in `folder` that verifies; 0 where there is none."""
     return max((int(path.name[5:]) for path in folder.glob("step-*") if verifies(path)), default=0)

@@ -93,7 +93,7 @@ def test_an_app_that_goes_costs_nothing(live: LiveRun, row: Row, trials: Trials)
 @pytest.mark.fault("app: stopped (SIGSTOP), for a minute")
 def test_a_stopped_app_holds_nothing_up(live: LiveRun, row: Row, trials: Trials, record_property: Any) -> None:
     """The median time between steps stays below 1.5 x that with a live app; continued, the app shows the present."""
-    few, many = trials(25, 60), trials(25, 450)
+    few, many = trials(20, 60), trials(20, 450)
     with closing(live.attach()) as app:
         app.until("RUNNING", "step")
         before = live.next_steps(few)
@@ -112,7 +112,7 @@ def test_a_terminal_that_never_reads_holds_nothing_up(
     live: LiveRun, row: Row, trials: Trials, record_property: Any
 ) -> None:
     """The median time between steps stays below 1.5 x that without an app; read at last, the app shows the present."""
-    few, many = trials(25, 60), trials(25, 150)
+    few, many = trials(20, 60), trials(20, 150)
     before = live.next_steps(few)
     idle = settled(live.supervisor)[0]
     with closing(live.attach()) as app:
@@ -138,7 +138,7 @@ def _no_slower(before: list[dict[str, Any]], during: list[dict[str, Any]], recor
 @pytest.mark.fault("app: many, attached and killed")
 def test_many_apps_leave_no_thread_and_no_descriptor(live: LiveRun, row: Row, trials: Trials) -> None:
     """After all of them, supervisor and worker have the threads and descriptors of before; steps keep coming."""
-    row.trials = trials(5, 100)
+    row.trials = trials(4, 100)
     before = {pid: settled(pid) for pid in (live.supervisor, live.worker)}
 
     def attach_and_kill(_: int) -> None:

@@ -16,16 +16,11 @@ from typing import Any
 
 import pytest
 from injections import at_every_step, poison_the_dice
-from nursery import GOLDEN_STEPS, Child, Nursery, newest_good
+from nursery import GOLDEN_STEPS, Child, Nursery, assert_golden, assert_repeats, newest_good
 
 from acrf_engine.run.telemetry import TelemetryReader, TelemetryWriter
 
 MIB = 2**20
-
-
-def assert_repeats(run: Child, golden: Child, total: int) -> None:
-    expected = golden.trace()
-    assert run.trace() == {step: expected[step] for step in range(1, total + 1)}
 
 
 def journal_on(folder: str, size: int) -> tuple[int, list[int]]:
@@ -138,6 +133,7 @@ def test_on_a_full_disk_training_goes_on_and_saves_again_once_there_is_room(
     row.lost_steps = 0
 
 
+@pytest.mark.full_only
 @pytest.mark.fault("A full disk")
 def test_on_a_full_disk_a_run_may_pause_instead(
     nursery: Nursery, golden: Child, row: Any, make_disk: Callable[..., Disk]
@@ -230,8 +226,7 @@ def test_a_limit_of_file_size_costs_checkpoints_only(nursery: Nursery, golden: C
     assert len(warnings) == 2
     assert all("File too large" in told for told in warnings), warnings
     assert [body["step"] for body in run.of("checkpoint")] == [5, 20, 25, 30]
-    assert_repeats(run, golden, 30)
-    assert run.digests(30) == golden.digests(30)
+    assert_golden(run, golden, 30)
     assert run.temporaries() == []
     row.lost_steps = 0
 
@@ -247,6 +242,7 @@ def limit_files() -> None:
 # ---- read-only -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full_only
 @pytest.mark.fault("A disk that becomes read-only")
 def test_checkpoints_on_a_disk_that_becomes_read_only(
     nursery: Nursery, golden: Child, row: Any, make_disk: Callable[..., Disk]
@@ -264,8 +260,7 @@ def test_checkpoints_on_a_disk_that_becomes_read_only(
     disk.remount("rw")
     assert run.until_type("checkpoint")["step"] > told["step"]
     assert run.end() == 0
-    assert_repeats(run, golden, 50)
-    assert run.digests(50) == golden.digests(50)
+    assert_golden(run, golden, 50)
     assert run.temporaries() == []
     row.lost_steps = 0
 
@@ -316,7 +311,7 @@ def impatient() -> None:
 
 
 @pytest.mark.fault("A torn history (telemetry.db, its write-ahead log)")
-@pytest.mark.parametrize("which", ["telemetry.db-wal", "telemetry.db"])
+@pytest.mark.parametrize("which", ["telemetry.db", pytest.param("telemetry.db-wal", marks=pytest.mark.full_only)])
 def test_a_torn_history_never_keeps_a_run_from_going_on(
     nursery: Nursery, golden: Child, row: Any, trials: Callable[[int, int], int], which: str
 ) -> None:
@@ -334,7 +329,7 @@ def test_a_torn_history_never_keeps_a_run_from_going_on(
         base.process.join()
     Child.wait_for(lambda: base.members() == [], "all are gone")
     dice = random.Random(3)
-    row.trials = trials(2, 12)
+    row.trials = trials(1, 12)
     row.lost_steps = 0
     damaged = 0
     for trial in range(row.trials):

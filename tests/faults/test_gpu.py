@@ -9,15 +9,10 @@ from typing import Any
 
 import pytest
 from injections import at_step, lost_card, no_nvml, no_room, no_room_in_previews, no_room_while, nvml, poison_the_dice
-from nursery import Child, Nursery
+from nursery import Child, Nursery, assert_golden, assert_repeats
 
 
-def assert_repeats(run: Child, golden: Child, total: int) -> None:
-    expected = golden.trace()
-    assert run.trace() == {step: expected[step] for step in range(1, total + 1)}
-    assert run.digests(total) == golden.digests(total)
-
-
+@pytest.mark.full_only
 @pytest.mark.fault("CUDA out of memory in a step")
 def test_out_of_memory_once_is_tried_again(nursery: Nursery, golden: Child, row: Any) -> None:
     """After the backward pass of one update: tried again from clean gradients, and every number is the straight
@@ -25,7 +20,7 @@ def test_out_of_memory_once_is_tried_again(nursery: Nursery, golden: Child, row:
     run = nursery.start(steps=20, inject=partial(at_step, 11, no_room, times=1))
     assert run.end() == 0
     assert "trying once more" in run.log()
-    assert_repeats(run, golden, 20)
+    assert_golden(run, golden, 20)
     row.lost_steps = 0
 
 
@@ -46,10 +41,11 @@ def test_out_of_memory_again_pauses_with_advice(nursery: Nursery, golden: Child,
     mark.unlink()
     assert run.command("resume").ok
     assert run.end() == 0
-    assert_repeats(run, golden, 20)
+    assert_golden(run, golden, 20)
     row.trials, row.lost_steps = 2, 0
 
 
+@pytest.mark.full_only
 @pytest.mark.fault("CUDA out of memory in a preview")
 def test_out_of_memory_in_a_preview_costs_the_preview(nursery: Nursery, golden: Child, row: Any) -> None:
     """A warning for each, training goes on, and every number is the straight run's."""
@@ -58,8 +54,7 @@ def test_out_of_memory_in_a_preview_costs_the_preview(nursery: Nursery, golden: 
     warnings = [body["message"] for body in run.of("warning")]
     assert len(warnings) == 2
     assert all("preview failed, training goes on" in told for told in warnings)
-    expected = golden.trace()
-    assert run.trace() == {step: expected[step] for step in range(1, 13)}
+    assert_repeats(run, golden, 12)
     row.trials, row.lost_steps = 2, 0
 
 
@@ -78,7 +73,7 @@ def test_a_lost_card_fails_loudly_and_the_run_resumes(nursery: Nursery, golden: 
     row.lost_steps = 12 - run.until_type("plan")["start_step"]
     assert run.end() == 0
     assert row.lost_steps <= 5
-    assert_repeats(run, golden, 20)
+    assert_golden(run, golden, 20)
 
 
 @pytest.mark.fault("NVML missing, without any answer, or hanging")
@@ -86,8 +81,10 @@ def test_a_lost_card_fails_loudly_and_the_run_resumes(nursery: Nursery, golden: 
     "inject",
     [
         pytest.param(no_nvml, id="missing", marks=pytest.mark.full_only),
-        pytest.param(nvml, id="supports nothing"),
-        pytest.param(partial(nvml, "nvmlDeviceGetUtilizationRates"), id="hangs in a reading"),
+        pytest.param(nvml, id="supports nothing", marks=pytest.mark.full_only),
+        pytest.param(
+            partial(nvml, "nvmlDeviceGetUtilizationRates"), id="hangs in a reading", marks=pytest.mark.full_only
+        ),
         pytest.param(partial(nvml, "nvmlInit"), id="hangs at its start"),
     ],
 )
@@ -96,8 +93,7 @@ def test_whatever_nvml_does_the_run_goes_on(nursery: Nursery, golden: Child, row
     run = nursery.start(steps=12, inject=inject)
     assert run.end() == 0
     assert run.members() == []
-    expected = golden.trace()
-    assert run.trace() == {step: expected[step] for step in range(1, 13)}
+    assert_repeats(run, golden, 12)
     if inject is no_nvml:
         assert run.of("hardware")[-1]["note"]
     if inject is nvml:

@@ -18,11 +18,11 @@ KINDS = ("loss", "Char", "gradient")
 VALUES = (math.nan, math.inf)
 
 
-QUICK = ("skip-loss-nan", "rollback-gradient-inf", "stop-Char-inf")
+QUICK = ("rollback-gradient-inf",)
 
 
 def every_combination() -> list[Any]:
-    """Each policy with each kind and value; the quick run has three of them."""
+    """Each policy with each kind and value; the quick run has one of them."""
     cases = [(policy, kind, value) for policy in ("skip", "rollback", "stop") for kind in KINDS for value in VALUES]
     return [
         pytest.param(*case, id=name, marks=() if name in QUICK else pytest.mark.full_only)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import random
 import signal
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from injections import (
+    at_every_step,
     at_step,
     both,
     die_by,
@@ -24,14 +24,9 @@ from injections import (
     run_out_of_address_space,
     short_back_off,
 )
-from nursery import GOLDEN_STEPS, Child, Nursery
+from nursery import GOLDEN_STEPS, Child, Nursery, assert_golden, assert_repeats
 
 EVERY = 3
-
-
-def assert_repeats(run: Child, golden: Child, total: int) -> None:
-    expected = golden.trace()
-    assert run.trace() == {step: expected[step] for step in range(1, total + 1)}
 
 
 # ---- kill -9 at random -----------------------------------------------------------------------------------------------
@@ -79,8 +74,7 @@ def test_killed_at_random_moments(
         if run.read_on(lambda body: body["type"] == "plan") is not None:
             assert run.temporaries() == []
         assert run.end() == 0, run.log()
-        assert_repeats(run, golden, GOLDEN_STEPS)
-        assert run.digests(GOLDEN_STEPS) == golden.digests(GOLDEN_STEPS)
+        assert_golden(run, golden, GOLDEN_STEPS)
         assert len(set(run.seqs())) == len(run.seqs())
         assert run.temporaries() == []
         run.abandon()
@@ -142,7 +136,7 @@ def test_a_crash_is_named_and_the_run_goes_on(
 def test_a_worker_that_hangs_is_killed_and_started_again(nursery: Nursery, golden: Child, row: Any) -> None:
     """Stopped in mid-run under `hang_timeout: 2` and `restarts: 1`: it is killed, that is told, and the run goes on by
     itself to the straight run's end."""
-    run = nursery.start(steps=40, hang_timeout=2, restarts=1)
+    run = nursery.start(steps=30, hang_timeout=2, restarts=1, inject=short_back_off)
     run.until_step(8)
     stopped = run.kill_worker(signal.SIGSTOP)
     assert "starting again" in run.until_type("warning")["message"]
@@ -151,7 +145,7 @@ def test_a_worker_that_hangs_is_killed_and_started_again(nursery: Nursery, golde
     assert run.end() == 0
     assert stopped not in run.members()
     assert row.lost_steps <= 5
-    assert_repeats(run, golden, 40)
+    assert_golden(run, golden, 30)
 
 
 @pytest.mark.full_only
@@ -210,19 +204,7 @@ def test_killed_by_the_kernel_for_lack_of_memory(
     assert_repeats(run, golden, 40)
 
 
-def at_every_step(act: Callable[[Any], None]) -> None:
-    from acrf_engine.training.trainer import Trainer
-
-    train_step = Trainer.train_step
-
-    @functools.wraps(train_step)
-    def acting(self: Trainer) -> Any:
-        act(self)
-        return train_step(self)
-
-    Trainer.train_step = acting  # type: ignore[method-assign]
-
-
+@pytest.mark.full_only
 @pytest.mark.fault("An allocation that fails (RLIMIT_AS)")
 def test_an_allocation_that_fails_ends_the_run_with_a_word(nursery: Nursery, golden: Child, row: Any) -> None:
     """The run fails, the reason speaks of memory, the traceback is in the journal; the resumed run repeats the straight
