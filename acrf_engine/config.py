@@ -314,6 +314,7 @@ def _resolve_model(model: str) -> str:
     if model == TINY_MODEL:
         return model
     path = Path(model).expanduser()
+    _require_utf8(path.absolute(), "model")
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise _Missing(
@@ -328,7 +329,17 @@ def _resolve_model(model: str) -> str:
     raise _Missing("model", f"{path.absolute()}: there is no such folder (give a folder, a hub id, or `tiny`)")
 
 
+def _require_utf8(path: Path, key: str) -> None:
+    if not str(path).isascii():
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+            raise _Missing(key, f"{shown}: this path is no valid UTF-8 (rename the folder)") from None
+
+
 def _require_pictures(folder: Path) -> None:
+    _require_utf8(folder, "dataset")
     if not folder.exists():
         raise _Missing("dataset", f"{folder}: there is no such folder (make it and put pictures in, or fix the path)")
     if not folder.is_dir():

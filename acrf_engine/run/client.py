@@ -14,7 +14,7 @@ from typing import Any
 
 from acrf_engine import __version__
 from acrf_engine.protocol import PROTOCOL_VERSION, Ack, Event, from_wire
-from acrf_engine.run.folder import RunError, RunFolder, remember
+from acrf_engine.run.folder import RunError, RunFolder, remember, require_utf8
 from acrf_engine.run.link import Connection, read_socket_path
 from acrf_engine.run.telemetry import History, TelemetryReader
 
@@ -136,6 +136,7 @@ def launch(folder: RunFolder, when_busy: str = "") -> Run:
 
     Where another run uses the device, a run waits for a GPU and shares the CPU; `--wait` or `--share` does it for both.
     """
+    require_utf8(folder.path)
     remember(folder)
     attempts = folder.recorded_status().attempt
     mark = folder.log.stat().st_size if folder.log.exists() else 0

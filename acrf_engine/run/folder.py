@@ -9,9 +9,10 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import platformdirs
 
@@ -110,7 +111,12 @@ class RunFolder:
             raise RunError(f"{self.path}: not a run folder (no status.json)") from None
         except (OSError, ValueError) as error:
             raise RunError(f"{self.status}: cannot be read ({error})") from None
-        known = {f.name for f in fields(Status)}
+        if not isinstance(raw, dict):
+            raise RunError(f"{self.status}: cannot be read (it holds no mapping)")
+        known = get_type_hints(Status)
+        for key, value in raw.items():
+            if key in known and not _is_a(value, known[key]):
+                raise RunError(f"{self.status}: cannot be read ({key} is {value!r})")
         return Status(**{key: value for key, value in raw.items() if key in known})
 
     def read_given_keys(self) -> list[str]:
@@ -169,6 +175,22 @@ class RunFolder:
             os.close(fd)
 
 
+def _is_a(value: Any, hint: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (get_origin(hint) or hint,)
+    return isinstance(value, kinds) or (float in kinds and isinstance(value, int))
+
+
+def require_utf8(path: Path, what: str = "run folder") -> None:
+    """Raises RunError for a path whose bytes are no UTF-8: LoRA files and events could not name it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise RunError(f"{shown}: the name of this {what} is no valid UTF-8 (rename it)") from None
+
+
 def _why_gone(status: Status) -> str:
     booted = status.start_token.partition(":")[0]
     if booted and booted != boot_id():
@@ -195,6 +217,7 @@ def create_run(runs_dir: Path, name: str, config_text: str, total_steps: int = 0
     if not NAME_PATTERN.fullmatch(name):
         raise RunError(f"run name {name!r}: use letters, digits, '-', '_', '+' and '.', not starting with '.'")
     folder = RunFolder(runs_dir / name)
+    require_utf8(folder.path)
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         folder.path.mkdir(mode=0o700)

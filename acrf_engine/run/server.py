@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import itertools
 import json
 import math
@@ -64,8 +65,11 @@ class Server:
         while True:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED):
+                    return  # closed
+                time.sleep(0.1)  # others hold every descriptor: until one is given back
+                continue
             with self._guard:
                 if not same_user(connection) or len(self._clients) >= MAX_CLIENTS:
                     connection.close()
@@ -153,4 +157,4 @@ class Server:
 def _short_temporary_folder() -> str:
     # A socket's path may hold 107 bytes; a deep TMPDIR leaves no room.
     folder = tempfile.gettempdir()
-    return folder if len(folder.encode()) < 70 else os.path.join(os.sep, "tmp")
+    return folder if len(os.fsencode(folder)) < 70 and folder.isprintable() else os.path.join(os.sep, "tmp")

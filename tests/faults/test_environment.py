@@ -311,7 +311,6 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, row: Row) -> No
 
 @pytest.mark.full_only
 @pytest.mark.fault("paths: a runs folder whose name is no UTF-8")
-@pytest.mark.xfail(strict=True, reason="model/lora.py: safetensors refuses the path, and the run fails at its end")
 def test_a_runs_folder_that_is_no_utf_8(tmp_path: Path, row: Row) -> None:
     """The run ends with status 0, or is refused before its first step."""
     done, folder = train(tmp_path, runs=tmp_path / UNDECODABLE / "runs")
@@ -321,7 +320,6 @@ def test_a_runs_folder_that_is_no_utf_8(tmp_path: Path, row: Row) -> None:
 
 @pytest.mark.full_only
 @pytest.mark.fault("paths: pictures in a folder whose name is no UTF-8")
-@pytest.mark.xfail(strict=True, reason="trainer.save_lora: model_dump_json refuses such a path at the end of the run")
 def test_a_data_folder_that_is_no_utf_8(tmp_path: Path, row: Row) -> None:
     """Given relative to such a folder: status 0, or status 2 naming it; never a traceback."""
     here = tmp_path / UNDECODABLE
@@ -334,7 +332,6 @@ def test_a_data_folder_that_is_no_utf_8(tmp_path: Path, row: Row) -> None:
 
 
 @pytest.mark.fault("environment: TMPDIR whose name is no UTF-8")
-@pytest.mark.xfail(strict=True, reason="server.py: _short_temporary_folder encodes the name as strict UTF-8")
 def test_a_temporary_folder_that_is_no_utf_8(tmp_path: Path, row: Row) -> None:
     """The run starts: its socket is then in /tmp, or in that folder."""
     (tmp_path / UNDECODABLE).mkdir()
@@ -384,7 +381,6 @@ def test_another_user_gets_nothing(live: Shifted, row: Row) -> None:
 
 
 @pytest.mark.fault("environment: 64 file descriptors")
-@pytest.mark.xfail(strict=True, reason="server.py: _accept ends for good at the first EMFILE")
 def test_with_no_descriptor_left_the_supervisor_answers_again(live: Shifted, row: Row) -> None:
     """With all descriptors taken by clients steps keep coming; once they are free, commands are answered."""
     held = []
