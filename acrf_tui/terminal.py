@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable
 
 COLOR_SYSTEMS: dict[str, str] = {"16": "standard", "256": "256", "truecolor": "truecolor"}
 ANSI_THEME = "acrf-ansi"
+HANG_UP_S = 5.0
 
 
 def choose_colors(choice: str) -> bool:
@@ -25,9 +27,21 @@ def choose_colors(choice: str) -> bool:
 
 
 def on_hangup(leave: Callable[[int], object]) -> None:
-    """Call `leave` with an exit status on SIGHUP and SIGTERM, which otherwise end the app without restoring it."""
+    """Call `leave` with an exit status on SIGHUP and SIGTERM, which otherwise end the app without restoring it.
+
+    Once its line is gone, the thread that writes to the terminal may be dead and the event loop wait for it for ever:
+    after a hang-up the app is ended in any case.
+    """
     loop = asyncio.get_running_loop()
+
+    def handle(number: int, _frame: object) -> None:
+        if number == signal.SIGHUP:
+            last_resort = threading.Timer(HANG_UP_S, os._exit, (128 + number,))
+            last_resort.daemon = True
+            last_resort.start()
+        loop.call_soon_threadsafe(leave, 128 + number)
+
     for number in (signal.SIGHUP, signal.SIGTERM):
         # Not in the main thread, as in tests: then nobody sends the app a signal either.
-        with contextlib.suppress(RuntimeError, ValueError, NotImplementedError):
-            loop.add_signal_handler(number, leave, 128 + number)
+        with contextlib.suppress(ValueError):
+            signal.signal(number, handle)
