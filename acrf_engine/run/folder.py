@@ -97,7 +97,7 @@ class RunFolder:
         if status.active and not self.is_held():
             # The supervisor writes the final state just before it lets go of the lock, so look once more.
             status = self.recorded_status()
-            launching = status.supervisor_pid is None and time.time() - status.updated < 15
+            launching = status.supervisor_pid is None and 0 <= time.time() - status.updated < 15
             if status.active and not launching:
                 status.state = "interrupted"
                 status.error = status.error or _why_gone(status)

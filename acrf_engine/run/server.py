@@ -72,7 +72,7 @@ class Server:
                 continue
             with self._guard:
                 if not same_user(connection) or len(self._clients) >= MAX_CLIENTS:
-                    connection.close()
+                    _turn_away(connection)
                     continue
                 self._clients.add(connection)
             threading.Thread(target=self._serve, args=(connection,), name="client", daemon=True).start()
@@ -83,7 +83,7 @@ class Server:
                 while line := file.readline(MAX_REQUEST_BYTES):
                     try:
                         answer = self._answer(json.loads(line))
-                    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+                    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
                         answer = {"error": f"not a valid request: {error!r}"}
                     file.write(encode(answer).encode(ENCODING) + b"\n")
                     file.flush()
@@ -152,6 +152,13 @@ class Server:
             self._supervisor.folder.socket.unlink()
         self._listener.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _turn_away(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError), connection:
+        if same_user(connection):
+            connection.setblocking(False)
+            connection.send(encode({"error": f"more than {MAX_CLIENTS} apps are attached"}).encode() + b"\n")
 
 
 def _short_temporary_folder() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import math
 import multiprocessing
 import multiprocessing.process
 import os
@@ -57,6 +58,7 @@ RING_EVENTS = 4096
 MAX_BACKOFF_S = 60.0
 HANG_WARNING_S = 120.0
 LINE_PERIOD_S = 0.5
+GONE_PATIENCE_S = 5.0
 DRIVER_PATIENCE_S = 10.0
 
 log = logging.getLogger("acrf.supervisor")
@@ -100,8 +102,13 @@ class Supervisor:
         self._woken = threading.Event()
         self._go_now = False
         self._said: set[str] = set()
+        self._untold: deque[str] = deque()
+        """What to warn of at the next turn of the loop: a failed store must not store its own warning."""
         self._last_sign = time.monotonic()
         self._hang_warned = False
+        self._hung = ""
+        self._home = os.stat(folder.path).st_ino
+        self._gone_since = math.inf
 
     def run(self) -> int:
         """Supervise until the worker has ended. Returns 0, or 1 where the run failed or was interrupted."""
@@ -144,6 +151,8 @@ class Supervisor:
             if self._stop_asked.is_set() and not stop_sent:
                 stop_sent = True
                 self.send(Command("stop", "supervisor-signal"))
+            while self._untold:
+                self.emit(WarningEvent(clip_text(f"{self._untold.popleft()}; the run goes on"), self.status.step))
             now = time.monotonic()
             self._watch_for_hang(worker, now)
             if now >= next_status:
@@ -167,7 +176,15 @@ class Supervisor:
 
     def _write_status(self) -> None:
         try:
+            if os.stat(self.folder.path).st_ino != self._home:
+                raise FileNotFoundError("the run folder was removed and made anew")  # its status is another run's
             self.folder.write_status(self.status)
+            self._gone_since = math.inf
+        except FileNotFoundError as error:
+            self._say_once(f"the run folder is gone: {error}")
+            self._gone_since = min(self._gone_since, time.monotonic())
+            if time.monotonic() - self._gone_since > GONE_PATIENCE_S:
+                self._ask_to_stop()  # nothing that this run learns can be saved any more
         except OSError as error:
             self._say_once(f"status.json cannot be written: {error}")
 
@@ -183,6 +200,7 @@ class Supervisor:
         if message not in self._said:
             self._said.add(message)
             log.error("%s; the run goes on", message)
+            self._untold.append(message)
 
     def _take(self, wait_s: float) -> int:
         """Store what the worker has said; returns how many events came."""
@@ -327,6 +345,7 @@ class Supervisor:
         self.events = self._spawn.Queue(QUEUE_EVENTS)
         self.commands = self._spawn.Queue()
         self._outcome = None
+        self._hung = ""
         self._answer_commands(False)
 
     def _attempt(self) -> dict[str, Any]:
@@ -349,7 +368,7 @@ class Supervisor:
         self.status.eta_s = None
         if self._outcome is not None:
             return self._outcome
-        reason = describe_exit(worker.exitcode, out_of_memory=count_oom_kills() > oom_kills)
+        reason = self._hung or describe_exit(worker.exitcode, out_of_memory=count_oom_kills() > oom_kills)
         return to_wire(Failed(self.status.step, reason, kind="interrupted"))
 
     def _try_again(self, last: dict[str, Any]) -> bool:
@@ -361,6 +380,8 @@ class Supervisor:
         self._died_at.add(self.status.step)
         self._restarts += 1
         wait_s = min(2.0**self._restarts, MAX_BACKOFF_S)
+        self._woken.clear()
+        self._answer_commands(True)
         self.emit(
             WarningEvent(
                 clip_text(
@@ -369,8 +390,6 @@ class Supervisor:
                 self.status.step,
             )
         )
-        self._woken.clear()
-        self._answer_commands(True)
         if not self._stop_asked.is_set():
             self._woken.wait(wait_s)  # `resume` and `stop` cut it short
         return not self._stop_asked.is_set()
@@ -386,7 +405,8 @@ class Supervisor:
                 WarningEvent(f"no step for {silence:.0f} s: the worker may hang (see worker.log)", self.status.step)
             )
         if self.policy.hang_timeout and silence > self.policy.hang_timeout:
-            log.error("killing the worker: no sign of life for %.0f s", silence)
+            self._hung = f"the worker was killed: no sign of life for {silence:.0f} s (hang_timeout); see worker.log"
+            log.error(self._hung)
             worker.kill()
             worker.join()
 

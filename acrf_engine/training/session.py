@@ -45,6 +45,7 @@ log = logging.getLogger("acrf.worker")
 
 
 PAUSE_POLL_S = 0.25
+MAX_RAMP = 10_000_000
 MEMORY_PERIOD_S = 1.0
 RETRY_PERIOD_S = 60.0
 FINAL_PERIOD_S = 5.0
@@ -244,8 +245,8 @@ class Session:
 
     def _change(self, key: str, text: str, ramp: int) -> tuple[float, float]:
         """Change a live setting; returns the old and the new value. Raises ConfigError, with nothing changed."""
-        if ramp < 0 or (ramp and key != "learning_rate"):
-            raise ConfigError("a ramp takes a number of steps, and only learning_rate has one")
+        if not 0 <= ramp <= MAX_RAMP or (ramp and key != "learning_rate"):
+            raise ConfigError(f"a ramp takes a number of steps up to {MAX_RAMP:,}, and only learning_rate has one")
         config = build_config(self._current_values(), name="set", overrides=[f"{key}={text}"])
         if key == "learning_rate":
             self.trainer.ramp = Ramp(self.trainer.step, ramp, self.trainer.peak_rate()) if ramp else None

@@ -52,7 +52,7 @@ class Header(Horizontal):
 
     def __init__(self, name: str, read_only: bool, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.run_name = name
+        self.run_name = "".join(character if character.isprintable() else "?" for character in name)
         self.read_only = read_only
         self.frozen = False
         self.trouble = ""

@@ -180,6 +180,9 @@ class Child:
     def until_type(self, *kinds: str) -> Body:
         return self.until(lambda body: body["type"] in kinds)
 
+    def until_warning(self, text: str) -> Body:
+        return self.until(lambda body: body["type"] == "warning" and text in body["message"])
+
     def until_state(self, state: str) -> Body:
         return self.until(lambda body: body["type"] == "state" and body["state"] == state)
 

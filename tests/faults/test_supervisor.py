@@ -355,9 +355,6 @@ def test_two_stops_during_a_save(nursery: Nursery, golden: Child, row: Any) -> N
 
 @pytest.mark.full_only
 @pytest.mark.fault("Commands at bad moments")
-@pytest.mark.xfail(
-    strict=True, reason="supervisor: a stop during the restart back-off goes into the dead worker's queue"
-)
 def test_a_stop_during_the_restart_back_off(nursery: Nursery, row: Any) -> None:
     """The run has died and waits to be started again: a stop is answered at once, and it is not started again."""
     run = nursery.start(steps=20, restarts=3, inject=partial(both, wait_in_back_off, partial(raise_always_at, 6)))

@@ -150,7 +150,6 @@ def test_a_worker_that_hangs_is_killed_and_started_again(nursery: Nursery, golde
 
 @pytest.mark.full_only
 @pytest.mark.fault("A worker that hangs")
-@pytest.mark.xfail(strict=True, reason="supervisor: a worker killed for hanging is told as killed from outside")
 def test_that_it_hung_is_told(nursery: Nursery, row: Any) -> None:
     """Without `restarts` the state is `interrupted`, and the reason speaks of the hang."""
     run = nursery.start(steps=40, hang_timeout=2)
