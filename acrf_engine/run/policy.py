@@ -30,8 +30,8 @@ def read_policy(folder: RunFolder) -> Policy:
     try:
         values = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
         wanted = {field.name: values[field.name] for field in fields(Policy) if field.name in values}
-        wanted["device"] = values["memory"]["device"]
-    except (OSError, yaml.YAMLError, TypeError, KeyError):
+        wanted["device"] = (values.get("memory") or {}).get("device", "auto")
+    except (OSError, yaml.YAMLError, TypeError, AttributeError):
         return Policy()  # the worker reads the same file and says what is wrong with it
     return Policy(**wanted)
 

@@ -112,7 +112,8 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until the worker has ended. Returns 0, or 1 where the run failed or was interrupted."""
-        signal.signal(signal.SIGTERM, lambda *_: self._ask_to_stop())
+        # In a thread: the handler may come while this one holds the very lock that asking takes.
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=self._ask_to_stop, daemon=True).start())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self.status.supervisor_pid = os.getpid()

@@ -6,6 +6,7 @@ the table of docs/reliability.md.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -28,6 +29,16 @@ docstring of the test.
 
 | fault | trials | lost steps | verdict |
 |---|---:|---:|---|
+"""
+
+COSTS = Path(__file__).parents[2] / "benchmarks" / "results" / "supervisor-cpu-2-cores.json"
+COSTS_HEADER = """
+## What it costs
+
+Measured on two cores without a GPU by `python -m benchmarks supervisor`; the rows are in `benchmarks/results/`.
+
+| what | measured | bound |
+|---|---:|---:|
 """
 
 
@@ -109,7 +120,14 @@ def _page(rows: list[Row], seconds: float) -> str:
     for row in _merged(rows):
         lost = "-" if row.lost_steps is None else str(row.lost_steps)
         text += f"| {row.fault} | {row.trials} | {lost} | {row.verdict} |\n"
-    return text
+    return text + _costs()
+
+
+def _costs() -> str:
+    """What the protection costs, as `python -m benchmarks supervisor` has measured it."""
+    measured = json.loads(COSTS.read_text(encoding="utf-8"))["rows"]
+    rows = [f"| {row['what']} | {row['measured']} | {row['bound']} |\n" for row in measured]
+    return COSTS_HEADER + "".join(rows)
 
 
 def _merged(rows: list[Row]) -> list[Row]:
