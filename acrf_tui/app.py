@@ -18,7 +18,7 @@ from textual.widgets import Static
 from acrf_engine import __version__
 from acrf_engine.run.folder import APP_NAME, RunError, RunFolder
 from acrf_tui.shipped import shipped
-from acrf_tui.terminal import ANSI_THEME, choose_colors, on_hangup
+from acrf_tui.terminal import ANSI_THEME, choose_colors, leave_on_signals, terminal_modes
 
 if TYPE_CHECKING:
     from textual.command import Provider
@@ -80,6 +80,7 @@ class AcrfApp(App[int]):
         self.options = options
         self.folder = folder
         self.colorless = colorless
+        self._terminal_modes = terminal_modes()
         self.opened: list[RunFolder] = []
         self.launchpad: LaunchpadScreen | None = None
         if not remembered().get("dark", True):
@@ -89,7 +90,7 @@ class AcrfApp(App[int]):
         yield Static(f" acrf-tui {__version__}", id="splash")
 
     def on_mount(self) -> None:
-        on_hangup(self._leave)
+        leave_on_signals(self._leave, self._terminal_modes)
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:

@@ -102,12 +102,13 @@ class LiveRun:
         assert pid is not None
         return pid
 
-    def next_steps(self, count: int) -> list[dict[str, Any]]:
-        """The next `count` step events, as they come."""
+    def next_steps(self, count: int, after: int = 0) -> list[dict[str, Any]]:
+        """The next `count` step events, as they come, after what is stored by now and after the number `after`."""
         found: list[dict[str, Any]] = []
         run = Run(self.folder, observe=True)
         try:
-            for body in run.follow(TelemetryReader(self.folder.telemetry).last_seq()):
+            stored = TelemetryReader(self.folder.telemetry).last_seq()
+            for body in run.follow(max(stored, after)):
                 found += [body] if body["type"] == "step" else []
                 if len(found) == count:
                     return found

@@ -90,6 +90,34 @@ def test_an_app_that_goes_costs_nothing(live: LiveRun, row: Row, trials: Trials)
     live.answers()
 
 
+HANGS = """
+import asyncio, sys, termios, time, tty
+from acrf_tui import terminal
+terminal.LEAVING_S = 0.5
+modes = terminal.terminal_modes()
+tty.setraw(0)
+async def main():
+    terminal.leave_on_signals(lambda status: None, modes)
+    sys.stdout.write("\x1b[?1049h\x1b[?1003h\x1b[?25lhanging")
+    sys.stdout.flush()
+    time.sleep(600)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.fault("app: hang-up, SIGTERM, SIGINT, kill -9")
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_an_app_that_hangs_is_ended_with_the_terminal_put_back(row: Row, how: str) -> None:
+    """Its event loop is blocked for good: the signal ends it all the same, and the terminal is as before."""
+    with closing(Line([sys.executable, "-c", HANGS])) as app:
+        app.until("hanging")
+        number = signal.Signals[how]
+        app.signal(number)
+        assert app.wait() == 128 + number
+        assert left_on(bytes(app.raw)) == []
+        assert takes_lines(app)
+
+
 @pytest.mark.fault("app: stopped (SIGSTOP), for a minute")
 def test_a_stopped_app_holds_nothing_up(live: LiveRun, row: Row, trials: Trials, record_property: Any) -> None:
     """The median time between steps stays below 1.5 x that with a live app; continued, the app shows the present."""

@@ -115,7 +115,7 @@ def test_on_a_full_disk_training_goes_on_and_saves_again_once_there_is_room(
     assert "make room" in warned["message"]
     run.until(lambda body: body["type"] == "warning" and body["step"] > warned["step"])
     assert newest_good(run.folder.checkpoints) >= 10
-    assert not list(run.folder.checkpoints.glob(".tmp-*"))
+    Child.wait_for(lambda: not list(run.folder.checkpoints.glob(".tmp-*")), "the half checkpoint is removed")
     disk.make_room()
     again = run.until_type("checkpoint")
     assert again["step"] > warned["step"]
