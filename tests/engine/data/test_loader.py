@@ -55,8 +55,18 @@ def same(a: Batch, b: Batch) -> bool:
     )
 
 
+OTHERS = psutil.Process().children()
+"""Helpers of the test run itself, such as multiprocessing's resource tracker."""
+
+
+@pytest.fixture(autouse=True)
+def _note_what_runs_already() -> None:
+    OTHERS[:] = psutil.Process().children()
+
+
 def loader_processes() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    children = [child for child in psutil.Process().children() if child not in OTHERS]
+    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
 
 # ---- mirrored pictures and dropped captions --------------------------------------------------------------------------
