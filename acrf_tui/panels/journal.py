@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.widgets import Input
 
 from acrf_tui.charts.lines import Line, LineView, fit, line
 from acrf_tui.panels import numbers
@@ -35,8 +37,14 @@ def entry_line(entry: Entry, width: int) -> Line:
     return line((head, "muted"), (f"{icon} ", role), (fit(text, max(1, width - len(head) - 2)), body))
 
 
+def matching(entries: Iterable[Entry], wanted: str) -> list[Entry]:
+    """Entries whose kind or text holds every word of `wanted`, whatever the case."""
+    words = wanted.casefold().split()
+    return [entry for entry in entries if all(word in f"{entry.kind} {entry.text}".casefold() for word in words)]
+
+
 class JournalPanel(Panel):
-    """The last entries; up and down look further back."""
+    """The last entries; up and down look further back, a filter leaves out what does not match."""
 
     TITLE = "Journal"
     NUMBER = 7
@@ -46,6 +54,7 @@ class JournalPanel(Panel):
         Binding("down", "scroll_back(-1)", "Newer", show=False, id="journal.newer", tooltip="Show newer entries"),
         Binding("pageup", "scroll_back(10)", "Older", show=False, id="journal.page-older", tooltip="A page back"),
         Binding("pagedown", "scroll_back(-10)", "Newer", show=False, id="journal.page-newer", tooltip="A page forward"),
+        Binding("escape", "clear_filter", "All", show=False, id="journal.all", tooltip="Show all entries again"),
     ]
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -55,6 +64,42 @@ class JournalPanel(Panel):
 
     def compose(self) -> ComposeResult:
         yield LineView(id="journal-lines")
+        yield Input(placeholder="words to look for, such as: warning checkpoint", id="journal-filter", compact=True)
+
+    def on_mount(self) -> None:
+        self._show_field(False)
+
+    def ask_filter(self) -> None:
+        """Let the user type what to look for."""
+        self._show_field(True)
+        self.query_one(Input).focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter while it is typed."""
+        event.stop()
+        self._back = 0
+        self._repaint()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Keep the filter, and go back to the entries."""
+        event.stop()
+        self._show_field(bool(event.value.strip()))
+        self.focus()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Escape belongs to the filter only while there is one."""
+        return action != "clear_filter" or bool(self.query(Input).filter(".-shown"))
+
+    def _show_field(self, shown: bool) -> None:
+        field = self.query_one(Input)
+        field.display = shown
+        field.set_class(shown, "-shown")
+
+    def action_clear_filter(self) -> None:
+        """Show all entries again."""
+        self.query_one(Input).value = ""
+        self._show_field(False)
+        self.focus()
 
     def paint(self, state: RunState, now: float) -> None:
         self._state = state
@@ -65,16 +110,26 @@ class JournalPanel(Panel):
         if not state.journal:
             view.show([line(("nothing yet: commands, checkpoints and warnings appear here", "muted"))])
             return
-        self._back = min(self._back, max(0, len(state.journal) - height))
-        end = len(state.journal) - self._back
-        entries = list(state.journal)[max(0, end - height) : end]
-        view.show([entry_line(entry, width) for entry in entries])
+        wanted = self.query_one(Input).value
+        found = matching(state.journal, wanted)
+        subtitle = f"{len(found)} of {len(state.journal)}" if wanted.strip() else ""
+        if self.border_subtitle != subtitle:
+            self.border_subtitle = subtitle
+        if not found:
+            view.show([line((f"none of {len(state.journal)} entries has these words (esc shows all)", "muted"))])
+            return
+        self._back = min(self._back, max(0, len(found) - height))
+        end = len(found) - self._back
+        view.show([entry_line(entry, width) for entry in found[max(0, end - height) : end]])
+
+    def _repaint(self) -> None:
+        if self._state is not None:
+            self.paint(self._state, 0.0)
 
     def action_scroll_back(self, lines: int) -> None:
         """Look further back, or come forward again."""
         self._back = max(0, self._back + lines)
-        if self._state is not None:
-            self.paint(self._state, 0.0)
+        self._repaint()
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         """The wheel looks back."""

@@ -73,6 +73,7 @@ class DashboardScreen(Screen[str]):
         command_binding("v", "vram", "Free VRAM", "run.vram", "While paused: give the VRAM back, or take it again"),
         command_binding("z", "zoom", "Zoom", "view.zoom", "Maximise the focused panel, or restore it"),
         command_binding("f", "freeze", "Freeze", "view.freeze", "Hold the view still; training goes on"),
+        command_binding("slash", "filter", "Filter", "journal.filter", "Filter the journal", show=False),
         command_binding("q", "leave", "Leave", "app.leave", "Detach, or checkpoint and stop"),
         command_binding("question_mark", "help", "Help", "app.help", "Show the keys that work now"),
         command_binding("g", "log_scale", "Log", "loss.log", "Loss: logarithmic or linear scale", show=False),
@@ -358,6 +359,12 @@ class DashboardScreen(Screen[str]):
             self.maximize(panel, container=False)
             self.call_after_refresh(self._paint_all)
             self.call_after_refresh(panel.focus)
+
+    def action_filter(self) -> None:
+        """Go to the journal and ask what to look for in it."""
+        journal = self.query_one(JournalPanel)
+        self.action_panel(self.panels.index(journal) + 1)
+        self.call_after_refresh(journal.ask_filter)
 
     def action_log_scale(self) -> None:
         """Switch the loss chart between logarithmic and linear."""

@@ -375,6 +375,32 @@ async def test_the_journal_scrolls_back() -> None:
         await shows(pilot, "entry number 39")
 
 
+async def test_slash_filters_the_journal_and_escape_shows_all_again() -> None:
+    source = FakeSource(make_history(100))
+    async with dashboard(source) as (pilot, screen):
+        for number in range(20):
+            screen.run_state.note("warning" if number % 5 == 0 else "note", f"entry number {number}", 1.0)
+        await shows(pilot, "entry number 19")
+        await pilot.press("slash", *"WARN numb")
+        await shows(pilot, "entry number 15")
+        await settle(pilot, lambda: "entry number 19" not in screen_text(pilot.app))
+        await pilot.press("enter")
+        await pilot.press("space")  # the keys of the dashboard work again
+        await settle(pilot, lambda: ("pause", {}) in source.sent)
+        await pilot.press("escape")
+        await shows(pilot, "entry number 19")
+
+
+async def test_the_journal_opens_for_its_filter_where_it_has_no_room() -> None:
+    source = FakeSource(make_history(100))
+    async with dashboard(source, size=(80, 24)) as (pilot, screen):
+        screen.run_state.note("note", "something to find", 1.0)
+        await pilot.press("slash", *"find")
+        await shows(pilot, "something to find")
+        await pilot.press(*"ing else")
+        await shows(pilot, "has these words")
+
+
 def test_every_key_can_be_remapped_and_explains_itself() -> None:
     bindings = [one for one in DashboardScreen.BINDINGS if isinstance(one, Binding)]
     assert len({one.id for one in bindings}) == len(bindings)
