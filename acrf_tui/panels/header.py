@@ -41,7 +41,7 @@ def next_steps(name: str, state: RunState) -> tuple[str, list[str]]:
             return f"Stopped at step {state.step:,}; a checkpoint is saved.", [f"acrf-tui resume {name}"]
         case "failed":
             why = state.error or state.reason or "no reason was given"
-            return f"Failed: {why}", [f"acrf-tui logs {name}  tells all of it", f"acrf-tui resume {name}  goes on"]
+            return f"Failed: {why}", ["w  shows the log", f"acrf-tui resume {name}  goes on"]
         case _:
             why = state.error or state.reason or "a process went without a word"
             return f"Interrupted: {why}", [f"acrf-tui resume {name}  goes on from the newest good checkpoint"]

@@ -15,6 +15,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Static
 
+from acrf_engine.run.folder import RunFolder
 from acrf_tui.charts.lines import LineView
 from acrf_tui.feed import Answered, Batch, Feed, FeedTrouble, HistoryRead, RunSource, StreamEnded
 from acrf_tui.panels.anchors import AnchorsPanel
@@ -74,6 +75,7 @@ class DashboardScreen(Screen[str]):
         command_binding("z", "zoom", "Zoom", "view.zoom", "Maximise the focused panel, or restore it"),
         command_binding("f", "freeze", "Freeze", "view.freeze", "Hold the view still; training goes on"),
         command_binding("slash", "filter", "Filter", "journal.filter", "Filter the journal", show=False),
+        command_binding("w", "log", "Log", "view.log", "The worker's log: follow it, filter it", show=False),
         command_binding("q", "leave", "Leave", "app.leave", "Detach, or checkpoint and stop"),
         command_binding("question_mark", "help", "Help", "app.help", "Show the keys that work now"),
         command_binding("g", "log_scale", "Log", "loss.log", "Loss: logarithmic or linear scale", show=False),
@@ -365,6 +367,12 @@ class DashboardScreen(Screen[str]):
         journal = self.query_one(JournalPanel)
         self.action_panel(self.panels.index(journal) + 1)
         self.call_after_refresh(journal.ask_filter)
+
+    def action_log(self) -> None:
+        """Show what the worker and its libraries say."""
+        from acrf_tui.screens.log import LogScreen
+
+        self.app.push_screen(LogScreen(self.source.name, RunFolder(self.source.folder).log))
 
     def action_log_scale(self) -> None:
         """Switch the loss chart between logarithmic and linear."""
