@@ -170,7 +170,10 @@ class Supervisor:
         gpus = GpuReader()
         while not self.ended:
             if self.status.worker_pid is None:
-                self._survey = Survey.of(gpus)
+                try:
+                    self._survey = Survey.of(gpus)
+                except Exception:  # an odd driver costs the choice of the card, not the run
+                    log.exception("the GPUs cannot be listed")
                 self._surveyed.set()
             self.emit(sample(gpus, self.status.worker_pid, self._elapsed()))
             time.sleep(HARDWARE_PERIOD_S)
