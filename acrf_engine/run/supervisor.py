@@ -64,9 +64,9 @@ DRIVER_PATIENCE_S = 10.0
 log = logging.getLogger("acrf.supervisor")
 
 
-def enter_worker(run_folder: str, events: Any, commands: Any, supervisor_pid: int) -> None:
+def enter_worker(run_folder: str, events: Any, commands: Any, supervisor_pid: int, reached: Any) -> None:
     """What the worker process runs."""
-    importlib.import_module(WORKER_ENTRY).main(run_folder, events, commands, supervisor_pid)
+    importlib.import_module(WORKER_ENTRY).main(run_folder, events, commands, supervisor_pid, reached)
 
 
 class Supervisor:
@@ -90,6 +90,8 @@ class Supervisor:
         self.commands: Any = None
         self._restarts = 0
         self._died_at: set[int] = set()
+        self._reached: Any = None
+        """The worker's own count of steps, in shared memory: a crash takes the last events with it, but not this."""
         self._survey = Survey([], {})
         self._surveyed = threading.Event()
         self._admission: Admission | None = None
@@ -348,6 +350,7 @@ class Supervisor:
         # A queue whose reader or writer was killed may stay locked for ever: every attempt gets a new pair.
         self.events = self._spawn.Queue(QUEUE_EVENTS)
         self.commands = self._spawn.Queue()
+        self._reached = self._spawn.RawValue("q", self.status.step)
         self._outcome = None
         self._hung = ""
         self._answer_commands(False)
@@ -358,7 +361,7 @@ class Supervisor:
         oom_kills = count_oom_kills()
         worker = self._spawn.Process(
             target=enter_worker,
-            args=(str(self.folder.path), self.events, self.commands, os.getpid()),
+            args=(str(self.folder.path), self.events, self.commands, os.getpid(), self._reached),
             name=f"acrf-worker-{self.folder.name}",
         )
         worker.start()
@@ -379,9 +382,9 @@ class Supervisor:
         """Whether to start the worker again, by `restarts`; waits a little longer each time."""
         if last["type"] != "failed" or last["kind"] == "data" or self._stop_asked.is_set():
             return False
-        if self._restarts >= self.policy.restarts or self.status.step in self._died_at:
+        if self._restarts >= self.policy.restarts or self._reached.value in self._died_at:
             return False
-        self._died_at.add(self.status.step)
+        self._died_at.add(self._reached.value)
         self._restarts += 1
         wait_s = min(2.0**self._restarts, MAX_BACKOFF_S)
         self._woken.clear()

@@ -29,11 +29,14 @@ ORPHANED_EXIT = 75
 class Worker:
     """One attempt at a run, inside its own process."""
 
-    def __init__(self, folder: RunFolder, reporter: Reporter, inbox: Inbox, supervisor_pid: int) -> None:
+    def __init__(
+        self, folder: RunFolder, reporter: Reporter, inbox: Inbox, supervisor_pid: int, reached: Any = None
+    ) -> None:
         self.folder = folder
         self.report = reporter
         self.inbox = inbox
         self.supervisor_pid = supervisor_pid
+        self.reached = reached
         self.step = folder.recorded_status().step
         self._signalled = False
         self._waiting: list[Command] = []
@@ -54,7 +57,13 @@ class Worker:
         torch.set_num_threads(training_threads())
         trainer = Trainer(config, self.folder, prepare(config, self.report, self._pulse), self.report)
         self.report(plan_event(trainer))
-        session = Session(trainer, self.report, self.inbox, self.watch, self._waiting)
+
+        def watch() -> None:
+            if self.reached is not None:
+                self.reached.value = trainer.step
+            self.watch()
+
+        session = Session(trainer, self.report, self.inbox, watch, self._waiting)
         try:
             return session.run()
         finally:
@@ -81,13 +90,13 @@ class Worker:
         self._signalled = True
 
 
-def main(run_folder: str, events: Any, commands: Any, supervisor_pid: int) -> None:
-    """Entry of the worker process."""
+def main(run_folder: str, events: Any, commands: Any, supervisor_pid: int, reached: Any = None) -> None:
+    """Entry of the worker process; `reached` is a shared counter of the steps taken."""
     faulthandler.enable()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     folder = RunFolder(Path(run_folder))
     reporter = Reporter(events)
-    worker = Worker(folder, reporter, Inbox(commands), supervisor_pid)
+    worker = Worker(folder, reporter, Inbox(commands), supervisor_pid, reached)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, worker.on_signal)
