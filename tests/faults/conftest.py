@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,14 +24,15 @@ STARTED = pytest.StashKey[float]()
 ROW = pytest.StashKey["Row"]()
 HEADER = """# What a run survives
 
-Written by `make faults` on {when}, Python {python}, {cores} cores; it took {minutes:.0f} minutes. Each row is one
-fault, inflicted on the real program: real processes, signals, terminals and file systems. *Trials* is how often it was
-inflicted, *lost steps* the most optimizer steps that had to be done again. What counts as passed stands in the
-docstring of the test.
+Written by `make faults` (Python {python}, {cores} cores). Each row is one fault, inflicted on the real program: real
+processes, signals, terminals and file systems. *Trials* is how often it was inflicted, *lost steps* the most optimizer
+steps that had to be done again, *run* the commit and how long that run of the suite took. What counts as passed stands
+in the docstring of the test.
 
-| fault | trials | lost steps | verdict |
-|---|---:|---:|---|
+| fault | trials | lost steps | verdict | run |
+|---|---:|---:|---|---|
 """
+LINE = re.compile(r"^\| (?!fault |---).*\|$", re.MULTILINE)
 
 COSTS = Path(__file__).parents[2] / "benchmarks" / "results" / "supervisor-cpu-2-cores.json"
 COSTS_HEADER = """
@@ -110,17 +113,33 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     target = session.config.getoption("--fault-report")
     rows = session.config.stash[ROWS]
     if target and rows:
-        Path(target).write_text(_page(rows, time.monotonic() - session.config.stash[STARTED]), encoding="utf-8")
+        page = Path(target)
+        before = page.read_text(encoding="utf-8") if page.exists() else ""
+        page.write_text(_page(rows, before, time.monotonic() - session.config.stash[STARTED]), encoding="utf-8")
 
 
-def _page(rows: list[Row], seconds: float) -> str:
-    text = HEADER.format(
-        when=time.strftime("%Y-%m-%d"), python=platform.python_version(), cores=os.cpu_count(), minutes=seconds / 60
-    )
+def _page(rows: list[Row], before: str, seconds: float) -> str:
+    """The page with these rows; of the page before, those of faults that were not tried now stay."""
+    lines = dict.fromkeys(LINE.findall(before.partition("## What it costs")[0]))
+    table = {line.split(" | ")[0].removeprefix("| "): line for line in lines}
     for row in _merged(rows):
         lost = "-" if row.lost_steps is None else str(row.lost_steps)
-        text += f"| {row.fault} | {row.trials} | {lost} | {row.verdict} |\n"
-    return text + _costs()
+        when = f"{_commit()}, {seconds / 60:.0f} min"
+        table[row.fault] = f"| {row.fault} | {row.trials} | {lost} | {row.verdict} | {when} |"
+    return (
+        HEADER.format(python=platform.python_version(), cores=os.cpu_count())
+        + "\n".join(table.values())
+        + "\n"
+        + _costs()
+    )
+
+
+def _commit() -> str:
+    """The commit that the tests ran on."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    return done.stdout.strip() or "unknown"
 
 
 def _costs() -> str:
