@@ -42,6 +42,8 @@ from tests.faults.live import (
 )
 
 Trials = Callable[[int, int], int]
+NOTICEABLE = 3.0
+"""A reader that holds the loop up stops it altogether; other tests on the machine make less of a difference."""
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +122,7 @@ def test_an_app_that_hangs_is_ended_with_the_terminal_put_back(row: Row, how: st
 
 @pytest.mark.fault("app: stopped (SIGSTOP), for a minute")
 def test_a_stopped_app_holds_nothing_up(live: LiveRun, row: Row, trials: Trials, record_property: Any) -> None:
-    """The median time between steps stays below 1.5 x that with a live app; continued, the app shows the present."""
+    """The median time between steps stays below 3 x that with a live app; continued, the app shows the present."""
     few, many = trials(20, 60), trials(20, 450)
     with closing(live.attach()) as app:
         app.until("RUNNING", "step")
@@ -139,7 +141,7 @@ def test_a_stopped_app_holds_nothing_up(live: LiveRun, row: Row, trials: Trials,
 def test_a_terminal_that_never_reads_holds_nothing_up(
     live: LiveRun, row: Row, trials: Trials, record_property: Any
 ) -> None:
-    """The median time between steps stays below 1.5 x that without an app; read at last, the app shows the present."""
+    """The median time between steps stays below 3 x that without an app; read at last, the app shows the present."""
     few, many = trials(20, 60), trials(20, 150)
     before = live.next_steps(few)
     idle = settled(live.supervisor)[0]
@@ -160,7 +162,7 @@ def _no_slower(before: list[dict[str, Any]], during: list[dict[str, Any]], recor
     record_property("longest gap between steps during, s", round(max(gaps(during)), 3))
     ratio = median_gap(during) / median_gap(before)
     record_property("median gap, during / before", round(ratio, 3))
-    assert ratio < 1.5
+    assert ratio < NOTICEABLE
 
 
 @pytest.mark.fault("app: many, attached and killed")

@@ -264,6 +264,12 @@ def test_checkpoints_on_a_disk_that_becomes_read_only(
     row.lost_steps = 0
 
 
+def remove(folder: Path) -> None:
+    """rm -rf, again and again until the run writes nothing into it meanwhile."""
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 # ---- gone ------------------------------------------------------------------------------------------------------------
 
 
@@ -273,7 +279,7 @@ def test_a_run_whose_folder_is_removed_says_so_and_ends(nursery: Nursery, row: A
     nothing could be saved any more, and no process is left."""
     run = nursery.start(steps=20_000, checkpoint={"every": 0})
     run.until_step(8)
-    shutil.rmtree(run.folder.path)
+    remove(run.folder.path)
     run.until_warning("the run folder is gone")
     assert run.end() == 1
     assert "the run folder was removed" in run.last()["error"]
@@ -287,7 +293,7 @@ def test_a_new_run_in_the_place_of_a_removed_one_is_not_disturbed(nursery: Nurse
     """rm -rf, and a new run of the same name while the old one still trains: no file of the old one gets into it."""
     old = nursery.create(name="same", steps=20_000, checkpoint={"every": 5}).start()
     old.until_step(8)
-    shutil.rmtree(old.folder.path)
+    remove(old.folder.path)
     new = nursery.create(name="same", steps=30).start()
     assert new.end() == 0
     assert old.end() == 1
@@ -347,5 +353,5 @@ def test_a_torn_history_never_keeps_a_run_from_going_on(
         }
         assert len(set(run.seqs())) == len(run.seqs())
         run.abandon()
-        shutil.rmtree(run.folder.path)
+        remove(run.folder.path)
     assert bool(damaged) == (which == "telemetry.db"), "SQLite repairs its own log, and nothing else"

@@ -142,7 +142,7 @@ def test_markers_lie_on_the_curve() -> None:
         (
             "failed",
             "CUDA out of memory",
-            ["Failed: CUDA out of memory", "acrf-tui logs night", "acrf-tui resume night"],
+            ["Failed: CUDA out of memory", "w  shows the log", "acrf-tui resume night"],
         ),
         ("interrupted", "killed", ["Interrupted: killed", "acrf-tui resume night"]),
     ],
