@@ -27,7 +27,7 @@ def choose_colors(choice: str) -> bool:
         os.environ["NO_COLOR"] = "1"
     elif choice in COLOR_SYSTEMS:
         os.environ.pop("NO_COLOR", None)
-        constants.COLOR_SYSTEM = COLOR_SYSTEMS[choice]  # type: ignore[misc]
+        constants.COLOR_SYSTEM = COLOR_SYSTEMS[choice]  # type: ignore[misc]  # Textual reads it when the app is made
     return "NO_COLOR" in os.environ
 
 

@@ -26,10 +26,10 @@ class Nvml:
         if self._init_error:
             raise NVMLError(self._init_error)
 
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802  (pynvml's own names)
         return len(self._cards)
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> dict[str, Any]:  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> dict[str, Any]:  # noqa: N802  (pynvml's own names)
         return self._cards[index]
 
     def __getattr__(self, name: str) -> Any:

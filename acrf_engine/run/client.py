@@ -105,6 +105,8 @@ class Run:
 
     def _skew_of(self, connection: Connection) -> str:
         hello = connection.ask({"op": "hello"})
+        if "error" in hello:  # turned away
+            raise ConnectionError(hello["error"])
         if hello.get("protocol") == PROTOCOL_VERSION:
             return ""
         return (
@@ -142,14 +144,7 @@ def launch(folder: RunFolder, when_busy: str = "") -> Run:
     mark = folder.log.stat().st_size if folder.log.exists() else 0
     with open(os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "acrf_engine.run.supervisor",
-                str(folder.path),
-                *([when_busy] if when_busy else []),
-            ],
+            [sys.executable, "-P", "-m", "acrf_engine.run.supervisor", str(folder.path), *filter(None, [when_busy])],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

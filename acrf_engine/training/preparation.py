@@ -78,7 +78,7 @@ def prepare(config: RunConfig, report: Report, pulse: Pulse) -> Prepared:
         transformer, modules, config.network_dim, config.network_alpha, seed_for(config.seed, "lora-init")
     )
     if _checkpoints_gradients(config, transformer):
-        transformer.enable_gradient_checkpointing()  # type: ignore[operator]
+        transformer.enable_gradient_checkpointing()  # type: ignore[operator]  # typed as a Tensor by nn.Module
     plan = BatchPlan(
         [example.bucket for example in dataset.examples],
         [example.picture.repeats for example in dataset.examples],

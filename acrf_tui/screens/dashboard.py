@@ -57,7 +57,7 @@ class DashboardScreen(Screen[str]):
         (110, "-w-normal"),
         (170, "-w-wide"),
     ]
-    VERTICAL_BREAKPOINTS = [  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [  # noqa: RUF012 (an instance variable in Screen)
         (0, "-h-tiny"),
         (20, "-h-short"),
         (30, "-h-middle"),

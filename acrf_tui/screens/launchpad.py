@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -42,8 +43,18 @@ class LaunchpadScreen(Screen[None]):
 
     CSS_PATH = "../styles/launchpad.tcss"
     AUTO_FOCUS = "#configs"
-    HORIZONTAL_BREAKPOINTS = [(0, "-w-tiny"), (60, "-w-narrow"), (110, "-w-normal"), (170, "-w-wide")]  # noqa: RUF012
-    VERTICAL_BREAKPOINTS = [(0, "-h-tiny"), (20, "-h-short"), (30, "-h-normal"), (46, "-h-tall")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 (an instance variable in Screen)
+        (0, "-w-tiny"),
+        (60, "-w-narrow"),
+        (110, "-w-normal"),
+        (170, "-w-wide"),
+    ]
+    VERTICAL_BREAKPOINTS = [  # noqa: RUF012 (an instance variable in Screen)
+        (0, "-h-tiny"),
+        (20, "-h-short"),
+        (30, "-h-normal"),
+        (46, "-h-tall"),
+    ]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
             "n", "new_run", "New run", id="launchpad.new-run",
@@ -227,7 +238,7 @@ class LaunchpadScreen(Screen[None]):
         except OSError:  # the current folder was removed
             configs = []
         self.post_message(self.Looked(read_runs(self.runs_dir), configs))
-        import acrf_tui.screens.dashboard  # noqa: F401  (ready before the first run is opened)
+        importlib.import_module("acrf_tui.screens.dashboard")  # ready before the first run is opened
 
     def on_launchpad_screen_looked(self, message: Looked) -> None:
         """Show what is there now."""

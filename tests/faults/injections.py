@@ -50,7 +50,7 @@ def at_step(step: int, act: Callable[[Any], None], times: int = 10**9, mark: str
             act(self)
         return train_step(self)
 
-    Trainer.train_step = acting  # type: ignore[method-assign]
+    Trainer.train_step = acting
 
 
 def empty_cache(folder: str) -> None:
@@ -113,7 +113,7 @@ def wait_in_back_off() -> None:
         self._restarts += 2 * (self._restarts == 0)  # 2 s are too short
         return attempt(self)
 
-    supervisor.Supervisor._attempt = attempting  # type: ignore[method-assign]
+    supervisor.Supervisor._attempt = attempting
 
 
 def die_after_start() -> None:
@@ -153,7 +153,7 @@ def small_link() -> None:
         enter(self)
         fcntl.fcntl(self.events._writer.fileno(), fcntl.F_SETPIPE_SZ, 4096)
 
-    supervisor.Supervisor._enter_attempt = entering  # type: ignore[method-assign]
+    supervisor.Supervisor._enter_attempt = entering
 
 
 def spoil(kind: str, value: float, trainer: Any) -> None:
@@ -220,7 +220,7 @@ def at_every_step(act: Callable[[Any], None]) -> None:
         act(self)
         return train_step(self)
 
-    Trainer.train_step = acting  # type: ignore[method-assign]
+    Trainer.train_step = acting
 
 
 def lost_card(trainer: Any) -> None:
@@ -244,7 +244,7 @@ def no_room_in_previews() -> None:
 
 
 def no_nvml() -> None:
-    sys.modules["pynvml"] = None  # type: ignore[assignment] # what an import of a missing module finds
+    sys.modules["pynvml"] = None  # what an import of a missing module finds
 
 
 class NVMLError(Exception):
@@ -275,4 +275,4 @@ class Nvml:
 
 
 def nvml(hangs_in: str = "") -> None:
-    sys.modules["pynvml"] = Nvml(hangs_in)  # type: ignore[assignment]
+    sys.modules["pynvml"] = Nvml(hangs_in)

@@ -334,7 +334,7 @@ def live(run_folder: str, inject: Injection | None) -> None:
         _give_up_inherited(folder.path)
         enter_worker(*arguments)
 
-    supervisor.Supervisor.__init__ = begin_with_fork  # type: ignore[method-assign]
+    supervisor.Supervisor.__init__ = begin_with_fork
     supervisor.enter_worker = enter_without_inheritance
     if inject is not None:
         inject()

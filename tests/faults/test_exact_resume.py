@@ -92,7 +92,7 @@ def test_a_resume_of_a_resume_at_epoch_edges_and_at_the_last_step(nursery: Nurse
     row.trials = len(stops)
     for step in stops:
         run.start(inject=poison_the_dice)
-        run.until(lambda body, step=step: body["type"] == "checkpoint" and body["step"] >= step)  # type: ignore[misc]
+        run.until(lambda body, step=step: body["type"] == "checkpoint" and body["step"] >= step)
         run.kill_worker()
         run.end()
     run.start(inject=poison_the_dice)
@@ -156,7 +156,7 @@ def forget(part: str) -> None:
             flat[0] = flat[0].nextafter(flat[0] + 1)
         restore(self, snapshot)
 
-    Trainer._restore = forgetful  # type: ignore[method-assign]
+    Trainer._restore = forgetful
 
 
 @pytest.mark.full_only

@@ -138,11 +138,11 @@ def spoil_from(step: int) -> None:
 
     def acting(self: Trainer) -> Any:
         if self.step >= step or getattr(self, "spoilt", False):
-            self.spoilt = True  # type: ignore[attr-defined] # also after a rollback
+            self.spoilt = True  # also after a rollback
             spoil("loss", math.nan, self)
         return train_step(self)
 
-    Trainer.train_step = acting  # type: ignore[method-assign]
+    Trainer.train_step = acting
 
 
 @pytest.mark.fault("NaN and infinity in loss and gradient")

@@ -129,7 +129,7 @@ class Mortal:
 
         for name in CALLS:
             setattr(os, name, self._before(getattr(os, name)))
-        checkpoint.open = self._open  # type: ignore[attr-defined]
+        checkpoint.open = self._open
 
     def _before(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*arguments: Any, **options: Any) -> Any:

@@ -99,7 +99,7 @@ def kill_in(run: Child, phase: str, trained: int, dice: random.Random) -> bool:
     if found is None or run.recorded()["worker_pid"] != pid:
         return False
     os.kill(pid, signal.SIGKILL)
-    return run.read_on(lambda body: body["type"] in ("finished", "failed"))["type"] == "failed"  # type: ignore[index]
+    return run.read_on(lambda body: body["type"] in ("finished", "failed"))["type"] == "failed"
 
 
 # ---- other deaths ----------------------------------------------------------------------------------------------------
@@ -288,4 +288,4 @@ def die_later(mark: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return train_step(self)
 
-    Trainer.train_step = acting  # type: ignore[method-assign]
+    Trainer.train_step = acting

@@ -115,7 +115,7 @@ def test_an_error_is_given_whole_and_its_line_is_marked() -> None:
 
 
 def test_a_long_path_in_an_error_is_broken_not_cut() -> None:
-    path = "/home/user/" + "folder-" * 20 + "photos"
+    path = "/srv/" + "folder-" * 20 + "photos"
     lines = text_of(outlook_lines(ENTRY, Outlook(error=f"{path}: dataset: there is no such folder"), 50))
     assert path in "".join(line.strip(" ✗") for line in lines)
 
@@ -123,7 +123,7 @@ def test_a_long_path_in_an_error_is_broken_not_cut() -> None:
 def test_remedies_follow_the_key_not_the_path() -> None:
     assert "picture folder" in remedy("/x: dataset: there is no such folder")
     assert "model" in remedy("/x: model: no model_index.json in this folder")
-    assert "Correct the file" in remedy("/home/dataset/model/x.yaml:3: epochs: expected a whole number")
+    assert "Correct the file" in remedy("/srv/dataset/model/x.yaml:3: epochs: expected a whole number")
 
 
 def test_settings_of_a_config_without_its_folder_are_still_shown(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_sizes() -> None:
 
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
-RUN = RunSummary(Path("/home/u/work/runs/night-run"), "running", 412, 4000, 0.31415, 1000.0)
+RUN = RunSummary(Path("work/runs/night-run").absolute(), "running", 412, 4000, 0.31415, 1000.0)
 
 
 @pytest.mark.parametrize("width", [56, 76, 96, 116, 196])

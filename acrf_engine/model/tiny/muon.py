@@ -22,7 +22,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(list(parameters), {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure here
         """Update every parameter that has a gradient; `closure` is not used."""
         for group in self.param_groups:
             for alike in _by_shape(group["params"]):
