@@ -16,7 +16,7 @@ from acrf_engine.data.buckets import bucket_for
 from acrf_engine.data.errors import printable
 from acrf_engine.data.scan import Scan, scan
 from acrf_engine.model.layout import Checkpoint, ModelError
-from acrf_engine.run.devices import candidates, describe, tenants, visible_gpus
+from acrf_engine.run.devices import candidates, visible_gpus
 from acrf_engine.run.folder import RunError
 from acrf_engine.run.hardware import GpuReader
 from acrf_engine.run.waiting import holders
@@ -120,8 +120,7 @@ def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -
 
 def _look_at_device(wanted: str, report: Report) -> bool:
     """The device that the run would get, and who is on it. Returns whether it is a GPU."""
-    reader = GpuReader()
-    gpus = visible_gpus(reader)
+    gpus = visible_gpus(GpuReader())
     if wanted == "cuda" and not gpus:
         raise ModelError("memory.device: cuda is asked for, but there is no GPU here (use auto or cpu)")
     try:
@@ -135,8 +134,8 @@ def _look_at_device(wanted: str, report: Report) -> bool:
     report.device, report.device_memory = gpu.title, gpu.memory_total
     if busy := holders(gpu.uuid):
         report.notes.append(f"{gpu.title} is used by run {busy[0]}: a run started now waits for it")
-    elif others := tenants(reader, gpu.uuid):
-        report.notes.append(describe(gpu, others))
+    elif gpu.others:
+        report.notes.append(gpu.others)
     return True
 
 

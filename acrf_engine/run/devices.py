@@ -20,6 +20,15 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
+class Tenant:
+    """A process that holds memory on a card. `user` is empty where it cannot be told; memory in bytes."""
+
+    pid: int
+    user: str
+    memory: int | None
+
+
+@dataclass(frozen=True)
 class Gpu:
     """One card: `index` is N of `cuda:N`, `number` its number in nvidia-smi. Memory in bytes, None where unknown."""
 
@@ -29,6 +38,7 @@ class Gpu:
     name: str
     memory_used: int | None = None
     memory_total: int | None = None
+    tenants: tuple[Tenant, ...] = ()
 
     @property
     def title(self) -> str:
@@ -38,18 +48,27 @@ class Gpu:
     def memory_free(self) -> int:
         return (self.memory_total or 0) - (self.memory_used or 0)
 
-
-@dataclass(frozen=True)
-class Tenant:
-    """A process that holds memory on a card. `user` is empty where it cannot be told; memory in bytes."""
-
-    pid: int
-    user: str
-    memory: int | None
+    @property
+    def others(self) -> str:
+        """Who is on the card, for people; empty where nobody is, or the driver does not tell."""
+        if not self.tenants:
+            return ""
+        who = ", ".join(
+            f"pid {one.pid}"
+            + (f" of {one.user}" if one.user else "")
+            + (f" ({one.memory / 2**30:.1f} GiB)" if one.memory else "")
+            for one in self.tenants[:4]
+        )
+        room = (
+            f"; {self.memory_free / 2**30:.1f} of {self.memory_total / 2**30:.1f} GiB are free"
+            if self.memory_total and self.memory_used is not None
+            else ""
+        )
+        return f"{self.title} is also used by {who}{room}"
 
 
 def visible_gpus(reader: GpuReader, environ: Mapping[str, str] = os.environ) -> list[Gpu]:
-    """The cards that a run may use, in the order that `cuda:N` counts them."""
+    """The cards that a run may use, in the order that `cuda:N` counts them. Asks the driver, which may hang."""
     cards = [
         (reader.uuid(device.index) or f"GPU-{device.index}", device)
         for device in reader.devices()
@@ -64,7 +83,15 @@ def visible_gpus(reader: GpuReader, environ: Mapping[str, str] = os.environ) -> 
             chosen.append(found)
         cards = chosen
     return [
-        Gpu(index, device.index, uuid, device.name, device.memory_used, device.memory_total)
+        Gpu(
+            index,
+            device.index,
+            uuid,
+            device.name,
+            device.memory_used,
+            device.memory_total,
+            tuple(Tenant(pid, _user_of(pid), memory) for pid, memory in reader.processes(device.index)),
+        )
         for index, (uuid, device) in enumerate(cards)
     ]
 
@@ -83,43 +110,6 @@ def candidates(wanted: str, gpus: Sequence[Gpu]) -> list[Gpu]:
             raise RunError(f"memory.device: {wanted}: there is no such GPU here (there are: {there})")
         return [gpus[number]]
     return sorted(gpus, key=lambda gpu: -gpu.memory_free)
-
-
-@dataclass(frozen=True)
-class Survey:
-    """The cards that a run may use, and who is on each, by uuid."""
-
-    gpus: list[Gpu]
-    tenants: dict[str, list[Tenant]]
-
-    @classmethod
-    def of(cls, reader: GpuReader) -> Survey:
-        """Ask the driver, which may hang."""
-        gpus = visible_gpus(reader)
-        return cls(gpus, {gpu.uuid: tenants(reader, gpu.uuid) for gpu in gpus})
-
-
-def tenants(reader: GpuReader, uuid: str, own: Sequence[int] = ()) -> list[Tenant]:
-    """Processes on a card, without those of `own`. Empty where the driver does not tell."""
-    return [
-        Tenant(pid, _user_of(pid), memory) for pid, memory in reader.processes(uuid) if pid not in own
-    ]  # fmt: skip
-
-
-def describe(gpu: Gpu, found: Sequence[Tenant]) -> str:
-    """Who is on the card, for people."""
-    who = ", ".join(
-        f"pid {one.pid}"
-        + (f" of {one.user}" if one.user else "")
-        + (f" ({one.memory / 2**30:.1f} GiB)" if one.memory else "")
-        for one in found[:4]
-    )
-    room = (
-        f"; {gpu.memory_free / 2**30:.1f} of {gpu.memory_total / 2**30:.1f} GiB are free"
-        if gpu.memory_total and gpu.memory_used is not None
-        else ""
-    )
-    return f"{gpu.title} is also used by {who}{room}"
 
 
 def _user_of(pid: int) -> str:

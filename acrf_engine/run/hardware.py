@@ -55,10 +55,9 @@ class GpuReader:
         found = self._ask(lambda: self._nvml.nvmlDeviceGetUUID(self._handles[index]))
         return found.decode() if isinstance(found, bytes) else str(found or "")
 
-    def processes(self, uuid: str) -> list[tuple[int, int | None]]:
+    def processes(self, index: int) -> list[tuple[int, int | None]]:
         """Process id and bytes held, of every process that computes on the card."""
-        handle = next((handle for index, handle in enumerate(self._handles) if self.uuid(index) == uuid), None)
-        found = self._ask(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)) if handle else None
+        found = self._ask(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handles[index]))
         return [(int(one.pid), getattr(one, "usedGpuMemory", None)) for one in found or []]
 
     def _device(self, index: int, handle: Any) -> Device:

@@ -39,7 +39,7 @@ from acrf_engine.protocol import (
 from acrf_engine.run import waiting
 from acrf_engine.run.admission import Admission
 from acrf_engine.run.deaths import count_oom_kills, describe_exit, process_token, wait_for_orphan
-from acrf_engine.run.devices import VISIBLE, Survey, describe
+from acrf_engine.run.devices import VISIBLE, Gpu, visible_gpus
 from acrf_engine.run.folder import RunError, RunFolder
 from acrf_engine.run.hardware import GpuReader, sample
 from acrf_engine.run.link import QUEUE_EVENTS
@@ -92,7 +92,7 @@ class Supervisor:
         self._died_at: set[int] = set()
         self._reached: Any = None
         """The worker's own count of steps, in shared memory: a crash takes the last events with it, but not this."""
-        self._survey = Survey([], {})
+        self._gpus: list[Gpu] = []
         self._surveyed = threading.Event()
         self._admission: Admission | None = None
         self._started = time.monotonic()
@@ -169,15 +169,15 @@ class Supervisor:
 
     def _watch_hardware(self) -> None:
         # In a thread of its own: a driver that hangs must not hold up the run.
-        gpus = GpuReader()
+        reader = GpuReader()
         while not self.ended:
             if self.status.worker_pid is None:
                 try:
-                    self._survey = Survey.of(gpus)
+                    self._gpus = visible_gpus(reader)
                 except Exception:  # an odd driver costs the choice of the card, not the run
                     log.exception("the GPUs cannot be listed")
                 self._surveyed.set()
-            self.emit(sample(gpus, self.status.worker_pid, self._elapsed()))
+            self.emit(sample(reader, self.status.worker_pid, self._elapsed()))
             time.sleep(HARDWARE_PERIOD_S)
 
     def _write_status(self) -> None:
@@ -299,7 +299,7 @@ class Supervisor:
             self.emit(WarningEvent("the GPU driver does not answer: the run takes the GPU that torch gives it"))
             return None
         try:
-            admission = Admission(self.folder, self.policy.device, self.when_busy, self._survey.gpus)
+            admission = Admission(self.folder, self.policy.device, self.when_busy, self._gpus)
         except RunError as error:
             return to_wire(Failed(self.status.step, str(error), kind="data"))
         self._admission = admission
@@ -308,8 +308,9 @@ class Supervisor:
         if (gpu := admission.gpu) is not None:
             os.environ[VISIBLE] = gpu.uuid
             self.status.extra["device"] = gpu.title
-            if others := self._survey.tenants.get(gpu.uuid):
-                self.emit(WarningEvent(clip_text(describe(gpu, others)), self.status.step))
+            now = next((one for one in self._gpus if one.uuid == gpu.uuid), gpu)  # it may have waited for long
+            if now.others:
+                self.emit(WarningEvent(clip_text(now.others), self.status.step))
         return None
 
     def _wait_in_line(self, admission: Admission) -> bool:
