@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_right
 from typing import ClassVar
 
 from textual import events
 from textual.app import ComposeResult
 
-from acrf_tui.charts.line_chart import LineChart, Series
-from acrf_tui.charts.lines import Line, LineView, line
+from acrf_tui.charts.line_chart import LineChart, Points, Series
+from acrf_tui.charts.lines import Line, LineView, line, spread
+from acrf_tui.charts.symbols import symbols_of
+from acrf_tui.charts.view import ChartView
 from acrf_tui.panels import numbers
-from acrf_tui.panels.panel import Panel
+from acrf_tui.panels.chart_panel import ChartPanel, where
 from acrf_tui.state import RunState
 
 NAMES = {
@@ -21,6 +24,7 @@ NAMES = {
     "loss_char": "Char",
     "loss_cos": "Cos",
     "loss_fft": "FFT",
+    "validation": "validation",
 }
 ROLES = {
     "loss_balanced": "series-balanced",
@@ -28,34 +32,54 @@ ROLES = {
     "loss_char": "series-char",
     "loss_cos": "series-cos",
     "loss_fft": "series-fft",
+    "validation": "series-validation",
 }
+COLUMNS = ("loss", "loss_balanced", "loss_char", "loss_cos", "loss_fft")
 
 
-ZOOM_LEVELS = 8
+def validation_points(state: RunState) -> Points | None:
+    """Steps and losses of the validation, None before the first."""
+    found = getattr(state, "validation", None)
+    if not found:
+        return None
+    steps, losses = found
+    return (steps, losses) if len(steps) else None
 
 
-class LossPanel(Panel):
+class LossPanel(ChartPanel):
     """The chart with a legend of current values; each series can be switched, the scale can be logarithmic."""
 
     TITLE = "Loss"
     NUMBER = 2
     SUBTITLE = "linear"
-    AT_START: ClassVar[set[str]] = {"loss", "loss_balanced"}
+    AT_START: ClassVar[set[str]] = {"loss", "loss_balanced", "validation"}
+    HELP = (
+        "balanced: the mean over the anchors of each anchor's own running mean (of its last 10 draws or so). Raw loss "
+        "jumps with the sigma a step happened to draw; this removes that variance, so what is left is the learning."
+    )
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self.chart = LineChart(
+    def __init__(self, view: ChartView | None = None, *, id: str | None = None) -> None:
+        super().__init__(view, id=id)
+        self._chart = LineChart(
             [
                 Series("loss", ROLES["loss"], spiky=True),
                 Series("loss_fft", ROLES["loss_fft"], smooth=True),
                 Series("loss_cos", ROLES["loss_cos"], smooth=True),
                 Series("loss_char", ROLES["loss_char"], smooth=True),
                 Series("loss_balanced", ROLES["loss_balanced"], thick=True),
-            ]
+                Series("validation", ROLES["validation"], points=True),
+            ],
+            view=self.view,
         )
         self.chart.visible_keys = set(self.AT_START)
         self._latest: tuple[int, int, bool, frozenset[str]] | None = None
         self._places: list[tuple[int, str]] = []
+        self.view.listen(self._view_changed)
+
+    @property
+    def chart(self) -> LineChart:
+        """The one chart."""
+        return self._chart
 
     def compose(self) -> ComposeResult:
         yield LineView(id="loss-legend")
@@ -72,44 +96,78 @@ class LossPanel(Panel):
         self._rescaled()
 
     def zoom(self, levels: int) -> None:
-        """Show fewer or more of the last steps."""
-        self.chart.zoom = min(ZOOM_LEVELS, max(0, self.chart.zoom + levels))
-        self._rescaled()
+        """Show fewer or more steps, around the crosshair or the newest one."""
+        self.view.zoom_by(levels)
 
     def _rescaled(self) -> None:
-        scale = "log" if self.chart.log_scale else "linear"
-        self.border_subtitle = scale if not self.chart.zoom else f"{scale}, zoom {2**self.chart.zoom} ×"
+        self._say_where()
         self.chart.paint()
+
+    def _say_where(self) -> None:
+        scale = "log" if self.chart.log_scale else "linear"
+        text = symbols_of(self).spell(where(self.view, scale, self.follow_key(), self.size.width - 4))
+        if self.border_subtitle != text:
+            self.border_subtitle = text
+
+    def _view_changed(self) -> None:
+        if self.state is not None and self.is_attached:
+            self._say_where()
+            self._paint_legend(self.state)
 
     def paint(self, state: RunState, now: float) -> None:
+        self.state = state
         series = state.series
-        legend = self.query_one("#loss-legend", LineView)
+        points = validation_points(state)
         latest = (int(now), self.size.width, len(series) > 0, frozenset(self.chart.visible_keys))
         self.behind = latest == self._latest
+        self.chart.message = self.why_empty(state)
+        data: dict[str, array[float]] = {key: getattr(series, key) for key in COLUMNS}
+        own = {"validation": points} if points else None
+        self.chart.markers = state.markers
+        self.chart.set_data(series.step, data, state.total_steps, state.series_version, own)
         if not self.behind:  # once a second: values that flicker cannot be read
             self._latest = latest
-            legend.show([self._legend(state)] if len(series) else [])
-        self.chart.message = self.why_empty(state)
-        keys = ("loss", "loss_balanced", "loss_char", "loss_cos", "loss_fft")
-        data: dict[str, array[float]] = {key: getattr(series, key) for key in keys}
-        self.chart.set_data(series.step, data, state.total_steps, state.series_version)
+            self._paint_legend(state)
         self.chart.paint()
 
-    def _legend(self, state: RunState) -> Line:
+    def _paint_legend(self, state: RunState) -> None:
+        legend = self.query_one("#loss-legend", LineView)
+        if not len(state.series):
+            legend.show([])
+            return
+        index = self.chart.cross_index()
+        spans = self._legend(state, index)
+        if index is not None:
+            spans = spread(line(*spans, *self.what_stands_there()), (), max(1, legend.size.width))
+        legend.show([spans])
+
+    def _value(self, state: RunState, key: str, index: int | None) -> float:
+        """A series at a sample, None: its newest. The validation has its last value before the sample."""
+        if key != "validation":
+            return float(getattr(state.series, key)[-1 if index is None else index])
+        steps, losses = validation_points(state) or ((), ())
+        last = len(steps) if index is None else bisect_right(steps, state.series.step[index])
+        return losses[last - 1] if last else math.nan
+
+    def _legend(self, state: RunState, index: int | None) -> Line:
         spans: list[tuple[str, str]] = []
+        if index is not None:
+            spans.append((f"step {state.series.step[index]:,.0f}  ", "bold text"))
         self._places = []
-        used = 0
-        compact = self.size.width < 60
+        used = sum(len(text) for text, _ in spans)
+        compact = self.size.width < 60 or index is not None
+        shown, hidden = symbols_of(self).swatch
         for key, name in NAMES.items():
             on = key in self.chart.visible_keys
-            if compact and not on:
+            if (compact and not on) or (key == "validation" and validation_points(state) is None):
                 continue
-            value = getattr(state.series, key)[-1]
+            value = self._value(state, key, index)
             bad = not math.isfinite(value)
             text = f"{name} {numbers.loss(value)}" if on else name
-            mark = "━" if on else "╌"
+            if key == "validation" and bad and index is not None:
+                text, bad = f"{name} {numbers.UNKNOWN}", False  # there was none yet
             spans += [
-                (f"{mark} ", ROLES[key] if on else "muted"),
+                (f"{shown if on else hidden} ", ROLES[key] if on else "muted"),
                 (f"{text}  ", "bad" if bad and on else "text" if on else "muted"),
             ]
             used += len(text) + 4

@@ -8,6 +8,7 @@ from textual import events
 from textual.containers import Vertical
 from textual.message import Message
 
+from acrf_tui.charts.symbols import symbols_of
 from acrf_tui.state import RunState
 
 
@@ -21,6 +22,8 @@ class Panel(Vertical, can_focus=True):
     NUMBER: ClassVar[int] = 0
     """The digit key that focuses this panel."""
     SUBTITLE: ClassVar[str] = ""
+    HELP: ClassVar[str] = ""
+    """What the panel shows and its labels cannot say; the help ends with it."""
     behind: bool = False
     """Something was left for later to save bytes: paint again even when the state stays."""
 
@@ -29,6 +32,13 @@ class Panel(Vertical, can_focus=True):
         self.border_title = f"[dim]{self.NUMBER}[/dim] {self.TITLE}"
         if self.SUBTITLE:
             self.border_subtitle = self.SUBTITLE
+
+    def on_mount(self) -> None:
+        """Titles and frame in the characters that the terminal has."""
+        symbols = symbols_of(self)
+        self.set_class(symbols.name == "ascii", "-ascii")
+        self.border_title = symbols.spell(str(self.border_title))
+        self.border_subtitle = symbols.spell(str(self.border_subtitle or ""))
 
     class Resized(Message):
         """The panel has a new size and wants to be painted at once."""

@@ -8,8 +8,8 @@ from textual.app import ComposeResult
 from textual.containers import Grid
 
 from acrf_tui.charts import raster
-from acrf_tui.charts.line_chart import Plot
 from acrf_tui.charts.lines import LineView, line, wrap
+from acrf_tui.charts.plot import Plot
 from acrf_tui.charts.scale import Scale
 from acrf_tui.charts.symbols import BRAILLE
 from acrf_tui.panels.panel import Panel

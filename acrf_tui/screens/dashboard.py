@@ -17,6 +17,7 @@ from textual.widgets import Static
 
 from acrf_engine.run.folder import RunFolder
 from acrf_tui.charts.lines import LineView
+from acrf_tui.charts.view import ChartView
 from acrf_tui.feed import Answered, Batch, Feed, FeedTrouble, HistoryRead, RunSource, StreamEnded
 from acrf_tui.panels.anchors import AnchorsPanel
 from acrf_tui.panels.gpu import GpuPanel
@@ -79,13 +80,14 @@ class DashboardScreen(Screen[str]):
         command_binding("q", "leave", "Leave", "app.leave", "Detach, or checkpoint and stop"),
         command_binding("question_mark", "help", "Help", "app.help", "Show the keys that work now"),
         command_binding("g", "log_scale", "Log", "loss.log", "Loss: logarithmic or linear scale", show=False),
-        command_binding("plus,equals_sign", "zoom_loss(1)", "In", "loss.zoom-in", "Loss: the last steps", show=False),
-        command_binding("minus", "zoom_loss(-1)", "Out", "loss.zoom-out", "Loss: more steps", show=False),
+        command_binding("plus,equals_sign", "zoom_loss(1)", "In", "loss.zoom-in", "Charts: fewer steps", show=False),
+        command_binding("minus", "zoom_loss(-1)", "Out", "loss.zoom-out", "Charts: more steps", show=False),
         command_binding("B", "series('loss_balanced')", "Balanced", "loss.balanced", "Loss: balanced", show=False),
         command_binding("R", "series('loss')", "Raw", "loss.raw", "Loss: raw trace", show=False),
         command_binding("C", "series('loss_char')", "Char", "loss.char", "Loss: Charbonnier component", show=False),
         command_binding("O", "series('loss_cos')", "Cos", "loss.cos", "Loss: cosine component", show=False),
         command_binding("F", "series('loss_fft')", "FFT", "loss.fft", "Loss: FFT component", show=False),
+        command_binding("V", "series('validation')", "Validation", "loss.validation", "Loss: validation", show=False),
         *(
             command_binding(
                 str(n), f"panel({n})", f"Panel {n}", f"view.panel-{n}", f"Go to the {name} panel", show=False
@@ -99,14 +101,15 @@ class DashboardScreen(Screen[str]):
         self.source = source
         self.slow = slow
         self.run_state = RunState()
-        self.loss = LossPanel(id="loss")
+        view = ChartView()
+        self.loss = LossPanel(view, id="loss")
         self.panels: list[Panel] = [
             ProgressPanel(id="progress"),
             self.loss,
             AnchorsPanel(id="anchors"),
             GpuPanel(id="gpu"),
             WeightPanel(id="weight"),
-            RatePanel(id="rate"),
+            RatePanel(view, id="rate"),
             JournalPanel(id="journal"),
         ]
         self.frozen = False
@@ -379,7 +382,7 @@ class DashboardScreen(Screen[str]):
         self.loss.toggle_log()
 
     def action_zoom_loss(self, levels: int) -> None:
-        """Show fewer or more of the last steps in the loss chart."""
+        """Show fewer or more steps in the charts."""
         self.loss.zoom(levels)
 
     def action_series(self, key: str) -> None:
@@ -395,7 +398,8 @@ class DashboardScreen(Screen[str]):
             if name and name not in keys:
                 key = self.app.get_key_display(one.binding)
                 keys[name] = KeyHelp(key, one.binding.description, one.tooltip, one.enabled)
-        self.app.push_screen(HelpDialog([*keys.values(), KeyHelp("tab", "", "Next panel", True)]))
+        notes = [panel.HELP for panel in self.panels if panel.HELP]
+        self.app.push_screen(HelpDialog([*keys.values(), KeyHelp("tab", "", "Next panel", True)], notes))
 
     def action_leave(self) -> None:
         """Close an ended run at once; ask what becomes of a live one."""
