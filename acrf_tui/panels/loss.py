@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import events
 from textual.app import ComposeResult
 
 from acrf_tui.charts.line_chart import LineChart, Points, Series
-from acrf_tui.charts.lines import Line, LineView, line, spread
-from acrf_tui.charts.symbols import symbols_of
+from acrf_tui.charts.lines import Line, LineView, Span, line, spread
+from acrf_tui.charts.symbols import SymbolSet, symbols_of
 from acrf_tui.charts.view import ChartView
 from acrf_tui.panels import numbers
 from acrf_tui.panels.chart_panel import ChartPanel, where
@@ -26,6 +28,7 @@ NAMES = {
     "loss_fft": "FFT",
     "validation": "validation",
 }
+SHORT_NAMES = {**NAMES, "loss_balanced": "bal", "validation": "val"}
 ROLES = {
     "loss_balanced": "series-balanced",
     "loss": "series-raw",
@@ -33,6 +36,13 @@ ROLES = {
     "loss_cos": "series-cos",
     "loss_fft": "series-fft",
     "validation": "series-validation",
+}
+MARKER_NAMES = {
+    "set": "set",
+    "checkpoint": "checkpoint",
+    "preview": "preview",
+    "warning": "warning",
+    "attempt": "resumed",
 }
 COLUMNS = ("loss", "loss_balanced", "loss_char", "loss_cos", "loss_fft")
 
@@ -46,6 +56,34 @@ def validation_points(state: RunState) -> Points | None:
     return (steps, losses) if len(steps) else None
 
 
+def marks_line(symbols: SymbolSet) -> Line:
+    """What the signs over the step axis and at the top edge mean."""
+    spans: list[Span] = []
+    for kind, char in symbols.markers:
+        spans += [(f"{char} ", f"marker-{kind}"), (f"{MARKER_NAMES[kind]}  ", "muted")]
+    return line(
+        *spans,
+        (f"{symbols.several} ", "axis"),
+        ("several  ", "muted"),
+        (f"{symbols.broken} ", "bad"),
+        ("NaN, inf", "muted"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A series in the legend. `bad`: its value is not finite."""
+
+    key: str
+    on: bool
+    number: str
+    bad: bool
+
+    def text(self, names: Mapping[str, str]) -> str:
+        """Its name, and its value while it is shown."""
+        return f"{names[self.key]} {self.number}" if self.on else names[self.key]
+
+
 class LossPanel(ChartPanel):
     """The chart with a legend of current values; each series can be switched, the scale can be logarithmic."""
 
@@ -57,6 +95,11 @@ class LossPanel(ChartPanel):
         "balanced: the mean over the anchors of each anchor's own running mean (of its last 10 draws or so). Raw loss "
         "jumps with the sigma a step happened to draw; this removes that variance, so what is left is the learning."
     )
+
+    DEFAULT_CSS = """
+    LossPanel #loss-marks { display: none; height: 1; }
+    LossPanel.-maximized #loss-marks { display: block; }
+    """
 
     def __init__(self, view: ChartView | None = None, *, id: str | None = None) -> None:
         super().__init__(view, id=id)
@@ -84,6 +127,7 @@ class LossPanel(ChartPanel):
     def compose(self) -> ComposeResult:
         yield LineView(id="loss-legend")
         yield self.chart
+        yield LineView(id="loss-marks")
 
     def toggle(self, key: str) -> None:
         """Show or hide a series."""
@@ -128,6 +172,8 @@ class LossPanel(ChartPanel):
         if not self.behind:  # once a second: values that flicker cannot be read
             self._latest = latest
             self._paint_legend(state)
+            if self.has_class("-maximized"):
+                self.query_one("#loss-marks", LineView).show([marks_line(symbols_of(self))])
         self.chart.paint()
 
     def _paint_legend(self, state: RunState) -> None:
@@ -150,29 +196,42 @@ class LossPanel(ChartPanel):
         return losses[last - 1] if last else math.nan
 
     def _legend(self, state: RunState, index: int | None) -> Line:
-        spans: list[tuple[str, str]] = []
+        """Every series with its value: without the hidden ones, then with short names, where that does not fit."""
+        head: list[Span] = []
         if index is not None:
-            spans.append((f"step {state.series.step[index]:,.0f}  ", "bold text"))
-        self._places = []
-        used = sum(len(text) for text, _ in spans)
-        compact = self.size.width < 60 or index is not None
+            head.append((f"step {state.series.step[index]:,.0f}  ", "bold text"))
+        begin = sum(len(text) for text, _ in head)
+        room = self.query_one("#loss-legend", LineView).size.width - begin
+        entries = self._entries(state, index)
+        on = [entry for entry in entries if entry.on]
+        for chosen, names, gap in (entries, NAMES, 2), (on, NAMES, 2), (on, SHORT_NAMES, 2), (on, SHORT_NAMES, 1):
+            width = sum(2 + len(entry.text(names)) + gap for entry in chosen) - gap
+            if width <= room and (chosen is on or index is None):
+                break
         shown, hidden = symbols_of(self).swatch
-        for key, name in NAMES.items():
-            on = key in self.chart.visible_keys
-            if (compact and not on) or (key == "validation" and validation_points(state) is None):
-                continue
-            value = self._value(state, key, index)
-            bad = not math.isfinite(value)
-            text = f"{name} {numbers.loss(value)}" if on else name
-            if key == "validation" and bad and index is not None:
-                text, bad = f"{name} {numbers.UNKNOWN}", False  # there was none yet
+        spans = list(head)
+        self._places = []
+        for entry in chosen:
+            text = entry.text(names)
             spans += [
-                (f"{shown if on else hidden} ", ROLES[key] if on else "muted"),
-                (f"{text}  ", "bad" if bad and on else "text" if on else "muted"),
+                (f"{shown if entry.on else hidden} ", ROLES[entry.key] if entry.on else "muted"),
+                (text + " " * gap, "bad" if entry.bad else "text" if entry.on else "muted"),
             ]
-            used += len(text) + 4
-            self._places.append((used, key))
+            begin += len(text) + 2 + gap
+            self._places.append((begin, entry.key))
         return line(*spans)
+
+    def _entries(self, state: RunState, index: int | None) -> list[Entry]:
+        found = []
+        for key in NAMES:
+            if key == "validation" and validation_points(state) is None:
+                continue
+            on = key in self.chart.visible_keys
+            value = self._value(state, key, index)
+            none_yet = key == "validation" and index is not None and math.isnan(value)
+            number = numbers.UNKNOWN if none_yet else numbers.loss(value)
+            found.append(Entry(key, on, number, on and not none_yet and not math.isfinite(value)))
+        return found
 
     def on_click(self, event: events.Click) -> None:
         """A click on the legend switches that series."""
