@@ -12,7 +12,8 @@ from acrf_tui.charts import raster
 from acrf_tui.charts.palette import HEAT_LEVELS, colour
 from acrf_tui.charts.symbols import SymbolSet
 
-ROLES = (*(f"heat-{level}" for level in range(HEAT_LEVELS)), "muted")
+COLOURED = (*(f"heat-{level}" for level in range(HEAT_LEVELS)), "muted")
+PLAIN = (*["text"] * HEAT_LEVELS, "muted")
 NO_DATA = HEAT_LEVELS
 """Owner of a cell without data."""
 

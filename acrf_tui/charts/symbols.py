@@ -100,7 +100,7 @@ _PLAIN: dict[int, str] = {
     ord(char): plain
     for char, plain in zip(
         "━╸─╌┈┃│┤▏▎▍▌▋▊▉█▁▂▃▄▅▆▇░▒▓●○◆◇▣▲▾✓✗…–—·×÷→←↑↓“”‘’σγλ≤≥±°µ↻",
-        "#=--.||+.::;;!!#.....::.:#*oo*#!v+x.--.xx><^v\"\"''sgl<>+*u@",
+        "#=--.||+.::;;!!#.....::.:#*ocsp!x+x.--.xx><^v\"\"''sgl<>+*ur",
         strict=True,
     )
 }
@@ -143,7 +143,7 @@ BLOCK = SymbolSet(
     table=tuple(tuple(_QUADRANTS[left + 4 * right] for right in range(4)) for left in range(4)),
     ring="○",
     disc="●",
-    bar=" ▏▎▍▌▋▊▉█",
+    bar=" ▖▄",
     column=" ▁▂▃▄▅▆▇█",
     mark="┃",
     track="─",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from textual.app import ComposeResult
 from textual.containers import Grid, Vertical
 
 from acrf_tui.charts import raster, scale
 from acrf_tui.charts.axes import x_labels
-from acrf_tui.charts.heat import NO_DATA, ROLES, Levels, characters, fitting, is_coloured, row_of_cells
+from acrf_tui.charts.heat import COLOURED, NO_DATA, PLAIN, Levels, characters, fitting, is_coloured, row_of_cells
 from acrf_tui.charts.lines import Line, LineView, line, spread
 from acrf_tui.charts.palette import HEAT_LEVELS
 from acrf_tui.charts.plot import Plot
@@ -30,10 +31,10 @@ def heat_values(found: AnchorMap, anchor: int, end: float, step: int, width: int
     return values
 
 
-def legend(levels: Levels, chars: tuple[str, ...], more: str, width: int) -> Line:
+def legend(levels: Levels, chars: tuple[str, ...], roles: Sequence[str], more: str, width: int) -> Line:
     """The steps of colour with the losses at both ends, then `more`."""
     narrow = width < 60
-    steps = [(chars[level] * (1 if narrow else 2), ROLES[level]) for level in range(HEAT_LEVELS)]
+    steps = [(chars[level] * (1 if narrow else 2), roles[level]) for level in range(HEAT_LEVELS)]
     name, scaled = "loss" if narrow else "mean loss ", " log" if levels.log else ""
     left = line(
         (f"{name} {numbers.loss(levels.low)} ", "text"), *steps, (f" {numbers.loss(levels.high)}{scaled}", "text")
@@ -90,7 +91,8 @@ class AnchorHeat(Vertical):
         finite = [value for row in values for value in row if value is not None and math.isfinite(value)]
         levels = self._levels = fitting(min(finite, default=0.0), max(finite, default=1.0), self._levels)
         symbols = symbols_of(self)
-        chars = characters(symbols, is_coloured(self))
+        coloured = is_coloured(self)
+        chars, roles = characters(symbols, coloured), COLOURED if coloured else PLAIN
         rows: list[raster.Row] = []
         names: list[Line] = []
         cells = [row_of_cells(row, levels, chars) for row in values]
@@ -101,8 +103,8 @@ class AnchorHeat(Vertical):
             text = f"{sigmas[anchor]:.3f}" if anchor < len(sigmas) else numbers.UNKNOWN
             names.append(line((f"{text:>{LABEL - 1}} ", "axis")) if anchor != before else ())
             before = anchor
-        self.plot.show(rows, ROLES)
+        self.plot.show(rows, roles)
         labels.show(names)
         axis.show([line((x_labels(0.0, end, width, "step"), "axis"))])
         more = f"{count - shown} anchors more" if shown < count else f"{chars[NO_DATA]} none"
-        head.show([legend(levels, chars, more, head.size.width)])
+        head.show([legend(levels, chars, roles, more, head.size.width)])

@@ -14,7 +14,7 @@ from textual.app import ComposeResult
 
 from acrf_tui.charts.line_chart import LineChart, Points, Series
 from acrf_tui.charts.lines import Line, LineView, Span, line, spread
-from acrf_tui.charts.symbols import SymbolSet, symbols_of
+from acrf_tui.charts.symbols import MARKERS, SymbolSet, symbols_of
 from acrf_tui.charts.view import ChartView
 from acrf_tui.panels import numbers
 from acrf_tui.panels.chart_panel import ChartPanel, where
@@ -92,10 +92,13 @@ class LossPanel(ChartPanel):
     SUBTITLE = "linear"
     AT_START: ClassVar[set[str]] = {"loss", "loss_balanced", "validation"}
     HELP = (
-        "balanced: the mean over the anchors of each anchor's own running mean (of its last 10 draws or so). Raw loss "
-        "jumps with the sigma a step happened to draw; this removes that variance, so what is left is the learning."
+        "balanced: the mean over the anchors of each anchor's own running mean (about its last 10 draws). "
+        "Raw loss jumps with the sigma a step happened to draw; this removes that variance: what is left is the "
+        "learning.\n\n"
+        "Under the loss: " + ", ".join(f"{char} {MARKER_NAMES[kind]}" for kind, char in MARKERS) + ", + several; "
+        "▾ at the top: a value was NaN or infinite.\n\n"
+        "Mouse: the pointer reads a step, a click holds it; the wheel zooms, with shift it pans, and so does a drag."
     )
-
     DEFAULT_CSS = """
     LossPanel #loss-marks { display: none; height: 1; }
     LossPanel.-maximized #loss-marks { display: block; }
