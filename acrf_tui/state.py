@@ -258,9 +258,7 @@ class RunState:
                 self._state_changed(event)
             case Plan():
                 self.plan = event
-                self._mark(
-                    event.start_step, "attempt", f"attempt {self.attempt} goes on after step {event.start_step:,}"
-                )
+                self._mark(event.start_step, "attempt", f"resumed, attempt {self.attempt}")
                 self.total_steps = event.total_steps
                 self.base_rate = self.settings.get("learning_rate", event.learning_rate)
                 self.anchors.resize(len(event.anchors))

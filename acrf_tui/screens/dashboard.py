@@ -51,6 +51,7 @@ class DashboardScreen(Screen[str]):
     CSS_PATH = "../styles/dashboard.tcss"
     AUTO_FOCUS = "#loss"
     ALLOW_IN_MAXIMIZED_VIEW = "#top, #keys"
+    ESCAPE_TO_MINIMIZE = False  # a crosshair or a filter goes first: `view.restore` comes after the panel's own keys
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 (an instance variable in Screen)
         (0, "-w-tiny"),
         (60, "-w-phone"),
@@ -74,6 +75,7 @@ class DashboardScreen(Screen[str]):
         command_binding("t", "tweak", "Tweak", "run.tweak", "Change lambdas, gamma, jitter or the clip level"),
         command_binding("v", "vram", "Free VRAM", "run.vram", "While paused: give the VRAM back, or take it again"),
         command_binding("z", "zoom", "Zoom", "view.zoom", "Maximise the focused panel, or restore it"),
+        command_binding("escape", "restore", "Restore", "view.restore", "Restore the maximised panel", show=False),
         command_binding("f", "freeze", "Freeze", "view.freeze", "Hold the view still; training goes on"),
         command_binding("slash", "filter", "Filter", "journal.filter", "Filter the journal", show=False),
         command_binding("w", "log", "Log", "view.log", "The worker's log: follow it, filter it", show=False),
@@ -344,6 +346,11 @@ class DashboardScreen(Screen[str]):
             if panel is not None:
                 self.maximize(panel, container=False)
         self.call_after_refresh(self._paint_all)
+
+    def action_restore(self) -> None:
+        """Restore the maximised panel."""
+        if self.maximized is not None:
+            self.action_zoom()
 
     def action_freeze(self) -> None:
         """Hold the panels still, or let them go on."""
