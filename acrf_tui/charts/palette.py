@@ -29,7 +29,7 @@ ROLES: dict[str, str] = {
     "marker-warning": "warning",
     "marker-attempt": "foreground",
     "crosshair": "foreground",
-    "heat-low": "surface-lighten-2",
+    "heat-low": "primary",
     "heat-high": "warning",
     "meter-fill": "primary",
     "meter-track": "surface-lighten-2",
@@ -56,6 +56,7 @@ FAINT: dict[str, float] = {
     "marker-preview": 0.10,
     "marker-attempt": 0.30,
     "crosshair": 0.55,
+    "heat-low": 0.55,
 }
 """Roles that, when they fall back, are blended this far into the background."""
 
