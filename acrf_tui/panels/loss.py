@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +18,7 @@ from acrf_tui.charts.symbols import MARKERS, SymbolSet, symbols_of
 from acrf_tui.charts.view import ChartView
 from acrf_tui.panels import numbers
 from acrf_tui.panels.chart_panel import ChartPanel, where
+from acrf_tui.series import Marker
 from acrf_tui.state import RunState
 
 NAMES = {
@@ -56,18 +57,16 @@ def validation_points(state: RunState) -> Points | None:
     return (steps, losses) if len(steps) else None
 
 
-def marks_line(symbols: SymbolSet) -> Line:
-    """What the signs over the step axis and at the top edge mean."""
+def marks_line(markers: Iterable[Marker], symbols: SymbolSet) -> Line:
+    """What the signs over the step axis and at the top edge mean; of markers only those that there are."""
+    present = {marker.kind for marker in markers}
     spans: list[Span] = []
     for kind, char in symbols.markers:
-        spans += [(f"{char} ", f"marker-{kind}"), (f"{MARKER_NAMES[kind]}  ", "muted")]
-    return line(
-        *spans,
-        (f"{symbols.several} ", "axis"),
-        ("several  ", "muted"),
-        (f"{symbols.broken} ", "bad"),
-        ("NaN, inf", "muted"),
-    )
+        if kind in present:
+            spans += [(f"{char} ", f"marker-{kind}"), (f"{MARKER_NAMES[kind]}  ", "muted")]
+    if len(present) > 1:
+        spans += [(f"{symbols.several} ", "axis"), ("several  ", "muted")]
+    return line(*spans, (f"{symbols.broken} ", "bad"), ("NaN, inf", "muted"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +151,7 @@ class LossPanel(ChartPanel):
 
     def _say_where(self) -> None:
         scale = "log" if self.chart.log_scale else "linear"
-        text = symbols_of(self).spell(where(self.view, scale, self.follow_key(), self.size.width - 4))
+        text = where(self.view, scale, self.follow_key(), self.size.width - 4)
         if self.border_subtitle != text:
             self.border_subtitle = text
 
@@ -176,7 +175,7 @@ class LossPanel(ChartPanel):
             self._latest = latest
             self._paint_legend(state)
             if self.has_class("-maximized"):
-                self.query_one("#loss-marks", LineView).show([marks_line(symbols_of(self))])
+                self.query_one("#loss-marks", LineView).show([marks_line(state.markers, symbols_of(self))])
         self.chart.paint()
 
     def _paint_legend(self, state: RunState) -> None:
@@ -199,30 +198,37 @@ class LossPanel(ChartPanel):
         return losses[last - 1] if last else math.nan
 
     def _legend(self, state: RunState, index: int | None) -> Line:
-        """Every series with its value: without the hidden ones, then with short names, where that does not fit."""
-        head: list[Span] = []
-        if index is not None:
-            head.append((f"step {state.series.step[index]:,.0f}  ", "bold text"))
-        begin = sum(len(text) for text, _ in head)
-        room = self.query_one("#loss-legend", LineView).size.width - begin
+        """Every series with its value. Where that does not fit: no hidden ones, short names, coloured names."""
+        room = self.query_one("#loss-legend", LineView).size.width
         entries = self._entries(state, index)
         on = [entry for entry in entries if entry.on]
-        for chosen, names, gap in (entries, NAMES, 2), (on, NAMES, 2), (on, SHORT_NAMES, 2), (on, SHORT_NAMES, 1):
-            width = sum(2 + len(entry.text(names)) + gap for entry in chosen) - gap
-            if width <= room and (chosen is on or index is None):
+        step = "" if index is None else f"{state.series.step[index]:,.0f}"
+        head = f"step {step}  " if step else ""
+        tries = [
+            (head, entries if index is None else on, NAMES, 2, True),
+            (head, on, NAMES, 2, True),
+            (head, on, SHORT_NAMES, 2, True),
+            (head, on, SHORT_NAMES, 1, True),
+            (f"{step} " if step else "", on, SHORT_NAMES, 1, False),
+        ]
+        for head, chosen, names, gap, marked in tries:
+            marks = 2 if marked else 0
+            if len(head) + sum(marks + len(entry.text(names)) + gap for entry in chosen) - gap <= room:
                 break
         shown, hidden = symbols_of(self).swatch
-        spans = list(head)
+        spans: list[Span] = [(head, "bold text")]
+        edge = len(head)
         self._places = []
         for entry in chosen:
-            text = entry.text(names)
-            spans += [
-                (f"{shown if entry.on else hidden} ", ROLES[entry.key] if entry.on else "muted"),
-                (text + " " * gap, "bad" if entry.bad else "text" if entry.on else "muted"),
-            ]
-            begin += len(text) + 2 + gap
-            self._places.append((begin, entry.key))
-        return line(*spans)
+            role = ROLES[entry.key] if entry.on else "muted"
+            if marked:
+                spans.append((f"{shown if entry.on else hidden} ", role))
+            of_text = "bad" if entry.bad else role if not entry.on or not marked else "text"
+            text = entry.text(names) + " " * gap
+            spans.append((text, of_text))
+            edge += marks + len(text)
+            self._places.append((edge, entry.key))
+        return line(*(span for span in spans if span[0]))
 
     def _entries(self, state: RunState, index: int | None) -> list[Entry]:
         found = []

@@ -8,7 +8,6 @@ from textual import events
 from textual.containers import Vertical
 from textual.message import Message
 
-from acrf_tui.charts.symbols import symbols_of
 from acrf_tui.state import RunState
 
 
@@ -32,13 +31,6 @@ class Panel(Vertical, can_focus=True):
         self.border_title = f"[dim]{self.NUMBER}[/dim] {self.TITLE}"
         if self.SUBTITLE:
             self.border_subtitle = self.SUBTITLE
-
-    def on_mount(self) -> None:
-        """Titles and frame in the characters that the terminal has."""
-        symbols = symbols_of(self)
-        self.set_class(symbols.name == "ascii", "-ascii")
-        self.border_title = symbols.spell(str(self.border_title))
-        self.border_subtitle = symbols.spell(str(self.border_subtitle or ""))
 
     class Resized(Message):
         """The panel has a new size and wants to be painted at once."""

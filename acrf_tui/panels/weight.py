@@ -124,7 +124,7 @@ class WeightPanel(Panel):
             return
         formula = state.plan.weighting
         plus = "+1" if formula == "min_snr_plus_one" else ""
-        subtitle = symbols_of(self).spell(f"Min-SNR{plus}, γ {gamma:g}" if gamma else "no weighting, γ 0")
+        subtitle = f"Min-SNR{plus}, γ {gamma:g}" if gamma else "no weighting, γ 0"
         if self.border_subtitle != subtitle:
             self.border_subtitle = subtitle
         self._paint_weights(state, gamma, formula)
