@@ -221,11 +221,13 @@ class LossPanel(ChartPanel):
         self._places = []
         for entry in chosen:
             role = ROLES[entry.key] if entry.on else "muted"
+            name, _, number = (entry.text(names) + " " * gap).partition(" ")
+            text = f"{name} {number}"
+            plain = "bad" if entry.bad else "text" if entry.on else "muted"
             if marked:
-                spans.append((f"{shown if entry.on else hidden} ", role))
-            of_text = "bad" if entry.bad else role if not entry.on or not marked else "text"
-            text = entry.text(names) + " " * gap
-            spans.append((text, of_text))
+                spans += [(f"{shown if entry.on else hidden} ", role), (text, plain)]
+            else:
+                spans += [(f"{name} ", role), (number, plain)]
             edge += marks + len(text)
             self._places.append((edge, entry.key))
         return line(*(span for span in spans if span[0]))
