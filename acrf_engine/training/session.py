@@ -38,7 +38,8 @@ from acrf_engine.training.plan import memory_event
 from acrf_engine.training.preparation import Report
 from acrf_engine.training.previews import draw_previews
 from acrf_engine.training.recovery import OutOfMemory, Recovery
-from acrf_engine.training.trainer import Settings, Trainer
+from acrf_engine.training.saved_state import Settings
+from acrf_engine.training.trainer import Trainer
 from acrf_engine.yaml_source import ConfigError
 
 log = logging.getLogger("acrf.worker")

@@ -25,11 +25,12 @@ from acrf_engine.model import lora
 from acrf_engine.run.folder import RunFolder, create_run
 from acrf_engine.training import checkpoint
 from acrf_engine.training.checkpoint import CheckpointError, Snapshot
+from acrf_engine.training.identity import MismatchError
 from acrf_engine.training.optim import Ramp
 from acrf_engine.training.parking import move
 from acrf_engine.training.preparation import Prepared, prepare
 from acrf_engine.training.previews import draw_previews
-from acrf_engine.training.trainer import MismatchError, Trainer
+from acrf_engine.training.trainer import Trainer
 
 Make = Callable[..., Trainer]
 Change = Callable[[Trainer], None]
@@ -482,8 +483,10 @@ def zero(value: Any) -> Any:
 
 def test_without_its_groups_an_optimizer_is_refused(runs: Runs, subject: Subject) -> None:
     optimizer = {"state": subject.saved.optimizer["state"]}
-    with pytest.raises(KeyError):
+    with pytest.raises(CheckpointError, match="none of the 1 checkpoints can be used"):
         is_the_same_run(runs, subject, dataclasses.replace(subject.saved, optimizer=optimizer))
+    (warning,) = runs.said
+    assert f"step-{AT:06d}: incomplete: no good optimizer.param_groups in state.json; trying" in warning.message
 
 
 # ---- it goes on with what was set ------------------------------------------------------------------------------------
