@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from acrf_engine.paths import shown_if_not_utf8
 from acrf_engine.yaml_source import ConfigError, KeyPath, dump_text, load_file, parse_value
 
 TINY_MODEL = "tiny"
@@ -330,12 +331,8 @@ def _resolve_model(model: str) -> str:
 
 
 def _require_utf8(path: Path, key: str) -> None:
-    if not str(path).isascii():
-        try:
-            str(path).encode()
-        except UnicodeEncodeError:
-            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-            raise _Missing(key, f"{shown}: this path is no valid UTF-8 (rename the folder)") from None
+    if shown := shown_if_not_utf8(path):
+        raise _Missing(key, f"{shown}: this path is no valid UTF-8 (rename the folder)")
 
 
 def _require_pictures(folder: Path) -> None:
