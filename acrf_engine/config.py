@@ -126,6 +126,15 @@ class PreviewConfig(Group):
     """Seed of the noise, the same for every preview."""
 
 
+class ValidationConfig(Group):
+    """The loss on held-out pictures, with the same noise each time: the mean over all anchors, unweighted."""
+
+    holdout: int = Field(0, ge=0, le=10_000)
+    """How many pictures of the data set are never trained on, chosen by content and seed; 0: no validation."""
+    every: int = Field(100, ge=0)
+    """Measure every this many steps, and before the first and after the last; 0: only then."""
+
+
 class CheckpointConfig(Group):
     """Saving."""
 
@@ -209,6 +218,7 @@ class RunConfig(Group):
     optimization: OptimizationConfig = OptimizationConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     preview: PreviewConfig = PreviewConfig()
+    validation: ValidationConfig = ValidationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     memory: MemoryConfig = MemoryConfig()
     safety: SafetyConfig = SafetyConfig()
@@ -227,6 +237,8 @@ class RunConfig(Group):
             raise ValueError("loss.weighting has no effect with snr_gamma 0 (remove it)")
         if self.safety.non_finite == "stop" and self.safety.non_finite_limit != SafetyConfig().non_finite_limit:
             raise ValueError("safety.non_finite_limit has no effect with non_finite 'stop' (remove it)")
+        if self.validation.holdout == 0 and self.validation.every != ValidationConfig().every:
+            raise ValueError("validation.every has no effect with validation.holdout 0 (hold pictures out)")
         if self.jitter_scale == 0 and self.anchors.jitter != "uniform":
             raise ValueError("anchors.jitter has no effect with jitter_scale 0 (remove it)")
         return self

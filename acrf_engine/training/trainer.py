@@ -93,7 +93,7 @@ class Trainer:
     def train_step(self) -> Step:
         """One optimizer update. Raises NonFinite, with nothing updated, where a loss or the gradient is not finite."""
         started = time.perf_counter()
-        self._apply_settings()
+        self.apply_settings()
         accumulation = self.config.gradient_accumulation
         micros: list[MicroStep] = []
         pictures: list[int] = []
@@ -169,7 +169,8 @@ class Trainer:
         device = self.prepared.device
         return Batch(batch.latents_BCHW.to(device), to_device(batch.captions, device), batch.indices)
 
-    def _apply_settings(self) -> None:
+    def apply_settings(self) -> None:
+        """Let the method work with the settings as they are now."""
         settings = self.settings
         self.method.snr_gamma = settings.snr_gamma
         self.method.jitter_scale = settings.jitter_scale
