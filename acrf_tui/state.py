@@ -150,6 +150,12 @@ class RunState:
             pictures = len(self.last.sigmas) if self.last else 0
         return pictures / self.step_seconds() if pictures else math.nan
 
+    def validating(self) -> Progress | None:
+        """The validation that is under way."""
+        progress = self.progress
+        under_way = progress is not None and progress.phase == "validating" and progress.done < progress.total
+        return progress if under_way and self.state in ("running", "paused") else None
+
     def gamma(self) -> float:
         """gamma of Min-SNR as it is now."""
         return self.settings.get("snr_gamma", self.plan.snr_gamma if self.plan else math.nan)
@@ -288,6 +294,8 @@ class RunState:
 
     def _step(self, event: Step) -> None:
         series = self.series
+        if self.validating():  # it failed, and training goes on
+            self.progress = None
         if len(series) and event.step <= series.step[-1]:
             series.cut(bisect_left(series.step, event.step))
             self.series_version += 1

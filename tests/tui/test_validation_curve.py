@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 
 import pytest
-from fake_run import START, make_plan
+from fake_run import START, make_plan, make_step
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acrf_engine.protocol import Event, Validation, to_wire
+from acrf_engine.protocol import Event, Progress, StateChanged, Validation, to_wire
 from acrf_engine.run.telemetry import TelemetryReader, TelemetryWriter
 from acrf_tui.state import RunState
 from acrf_tui.validation_curve import ValidationCurve
@@ -72,3 +72,20 @@ def test_the_journal_says_it_in_a_line(event: Validation, text: str) -> None:
     state = RunState()
     state.apply(event)
     assert [(entry.kind, entry.text, entry.step) for entry in state.journal] == [("validation", text, 100)]
+
+
+def test_a_validation_under_way_is_seen_until_it_ends_or_training_goes_on() -> None:
+    state = RunState()
+    state.apply(StateChanged("running", 5, 100))
+    state.apply(Progress("validating", 1, 4, "held-out pictures"))
+    under_way = state.validating()
+    assert under_way is not None
+    assert (under_way.done, under_way.total) == (1, 4)
+    state.apply(Progress("validating", 4, 4, "held-out pictures"))
+    assert state.validating() is None
+    for after in (make_step(6), StateChanged("stopping", 5, 100)):
+        state.apply(StateChanged("running", 5, 100))
+        state.apply(Progress("validating", 1, 4, "held-out pictures"))
+        assert state.validating() is not None
+        state.apply(after)
+        assert state.validating() is None
