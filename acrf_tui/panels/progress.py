@@ -57,7 +57,7 @@ def facts(state: RunState, now: float) -> list[list[Fact]]:
         [
             ("images/s", numbers.significant(state.images_per_second())),
             ("s/step", numbers.significant(seconds)),
-            ("validating", f"{validating.done:,} / {validating.total:,}") if validating else ("ETA", eta),
+            ("validated", f"{validating.done:,} / {validating.total:,}") if validating else ("ETA", eta),
         ],
         [
             ("micro-batches", numbers.count(micro)),
