@@ -543,6 +543,7 @@ def test_a_config_changed_for_the_resume_wins_over_what_was_set_live(make_traine
         ({"data": {"flip": True}}, "data.flip"),
         ({"data": {"caption_dropout": 0.1}}, "data.caption_dropout"),
         ({"optimization": {"ema_decay": 0.9}}, "optimization.ema_decay"),
+        ({"validation": {"holdout": 1}}, "validation.holdout"),
     ],
 )
 def test_a_changed_config_is_refused_by_name(make_trainer: Make, change: dict[str, Any], named: str) -> None:
@@ -554,10 +555,16 @@ def test_a_changed_config_is_refused_by_name(make_trainer: Make, change: dict[st
 
 
 def test_what_does_not_shape_the_run_may_change(make_trainer: Make) -> None:
-    trainer = make_trainer()
+    trainer = make_trainer(validation={"holdout": 1})
     train(trainer, 1)
     trainer.save_checkpoint()
-    resumed = make_trainer(steps=30, checkpoint={"every": 7}, preview={"every": 3}, data={"num_workers": 1})
+    resumed = make_trainer(
+        steps=30,
+        checkpoint={"every": 7},
+        preview={"every": 3},
+        validation={"holdout": 1, "every": 5},
+        data={"num_workers": 1},
+    )
     assert (resumed.step, resumed.total_steps) == (1, 30)
 
 
