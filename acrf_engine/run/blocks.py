@@ -71,12 +71,15 @@ def condensed(steps: StepColumns) -> StepColumns:
 def _condensed_column(name: str, values: Sequence[float]) -> array[float]:
     if name in EVEN:
         first, last = values[0], values[-1]
-        return array("d", (first + (last - first) * row / (ROWS - 1) for row in range(ROWS)))
+        between = [first + (last - first) * row / (ROWS - 1) for row in range(1, ROWS - 1)]
+        if name == "step" and last - first >= ROWS:
+            between = [float(round(step)) for step in between]
+        return array("d", (first, *between, last))
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return array("d", [math.nan] * ROWS)
     if name in MEANS:
-        first = early = late = last = math.fsum(finite) / len(finite)
+        first = early = late = last = math.fsum(value / len(finite) for value in finite)  # no sum overflows
     else:
         first, last, low, high = finite[0], finite[-1], min(finite), max(finite)
         early, late = (low, high) if finite.index(low) <= finite.index(high) else (high, low)
