@@ -251,3 +251,12 @@ def read_until(terminal: int, wanted: bytes, seconds: float) -> bytes:
             except OSError:
                 break
     return found
+
+
+def test_a_started_app_collects_cycles_again_and_leaves_what_it_imported_alone() -> None:
+    code = (
+        "import gc; from acrf_tui import collector; collector.release(); print(gc.isenabled(), gc.get_freeze_count());"
+        "collector.hold(); print(gc.isenabled()); collector.release(); print(gc.isenabled(), gc.get_freeze_count() > 0)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "0", "False", "True", "True"]
