@@ -20,10 +20,10 @@ TITLES = {
 }
 INTRODUCTION = """# What it costs
 
-Written by `make bench` from `benchmarks/results/`; no figure on this page was typed. Every figure is a ratio to something
-measured in the same run, or a share of the clock, so that it means something on another machine too; a bound is what we
-hold ourselves to, and *(reported)* has none. Intervals in brackets are 95 % intervals of the median. Trainings are real
-ones, of the tiny model that ships; a terminal is a pseudo-terminal of 120 x 40 on which every byte is counted.
+Written by `make bench` from `benchmarks/results/`; no figure on this page was typed. Most figures are ratios to
+something measured in the same run, or shares of the clock, so that they mean something on another machine too. A bound
+is what we hold ourselves to; *(reported)* has none. Brackets are 95 % intervals of the median. Trainings are real ones,
+of the tiny model that ships; the terminal is a pseudo-terminal of 120 x 40 on which every byte is counted.
 """
 
 
