@@ -10,6 +10,7 @@ from textual._compositor import Compositor
 from waiting import until
 
 from acrf_engine.run.telemetry import History
+from acrf_tui.charts.lines import LineView
 
 
 class SlowStore(FakeSource):
@@ -29,6 +30,7 @@ async def test_no_half_made_frame_goes_over_the_line_and_no_screen_stays_empty(
     slow_store: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = SlowStore()
+    source.end()  # of an ended run nothing comes that would paint again
     if not slow_store:
         source.readable.set()
     app = FakeApp(source)
@@ -46,3 +48,10 @@ async def test_no_half_made_frame_goes_over_the_line_and_no_screen_stays_empty(
         assert drawn[0] is not slow_store
         source.readable.set()
         await until(lambda: drawn[-1])
+        await until(lambda: "300" in shown_values(app))
+
+
+def shown_values(app: FakeApp) -> str:
+    """The first column of facts in the progress panel."""
+    values = app.dashboard.query_one("#fact-values-0", LineView)
+    return "".join(values.render_line(y).text for y in range(values.size.height))
