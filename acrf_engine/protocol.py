@@ -15,14 +15,14 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from acrf_engine.run.states import ACTIVE_STATES as ACTIVE_STATES
+from acrf_engine.run.states import RESUMABLE_STATES as RESUMABLE_STATES
+
 PROTOCOL_VERSION = 1
 """Raised when an older app could misunderstand a command; reading stays possible across versions."""
 
 MAX_EVENT_BYTES = 4000
 """An encoded event stays below this: a pipe takes a write of up to 4,096 bytes whole or not at all."""
-
-ACTIVE_STATES: frozenset[str] = frozenset({"starting", "caching", "running", "paused", "stopping"})
-RESUMABLE_STATES: frozenset[str] = frozenset({"stopped", "failed", "interrupted"})
 
 COMMANDS: tuple[str, ...] = ("pause", "resume", "checkpoint", "preview", "stop", "set", "free-vram", "reload")
 SETTABLE: tuple[str, ...] = (

@@ -31,10 +31,12 @@ from acrf_engine.protocol import (
     Validation,
     WarningEvent,
 )
+from acrf_tui.detail import Detail
 from acrf_tui.series import AnchorTotals, SeriesColumns
 from acrf_tui.validation_curve import ValidationCurve
 
 if TYPE_CHECKING:
+    from acrf_engine.run.columns import StepColumns
     from acrf_engine.run.telemetry import History
 
 JOURNAL_LIMIT = 2000
@@ -82,6 +84,8 @@ class RunState:
     """Goes up when earlier points of `series` changed, so that charts gather anew."""
     validation: ValidationCurve = field(default_factory=ValidationCurve.empty)
     """Steps and losses of the validation, in two columns."""
+    detail: Detail = field(default_factory=Detail)
+    """Of a long run the older steps are condensed; this says where, and which of them are there in full."""
     anchors: AnchorTotals = field(default_factory=AnchorTotals)
     sigmas: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RECENT_SIGMAS))
     """The last drawn pictures, newest last: sigma and w(sigma)."""
@@ -171,11 +175,12 @@ class RunState:
     # ------------------------------------------------------------------ writing
 
     def load(self, history: History) -> None:
-        """Start from a run's history. Its columns are taken over, not copied: a million steps weigh 64 MB already."""
+        """Start from a run's history. Its columns are taken over, not copied."""
         columns = history.steps
         self.series = SeriesColumns(**{name: getattr(columns, name) for name in SeriesColumns.__slots__})
         self.series.drop_repeated_steps()
         self.series_version += 1
+        self.detail = Detail(history.exact_from)
         self.step_times.extend(columns.step_time_s[-RECENT_TIMES:])
         self.anchors = AnchorTotals()
         self.anchors.resize(len(history.anchor_draws))
@@ -202,6 +207,12 @@ class RunState:
             self.last_time = max(self.last_time, step_times[-1])
         self.last_seq = history.last_seq
         self.revision += 1
+
+    def take_steps(self, first: float, last: float, steps: StepColumns) -> None:
+        """Show the steps first..last, of which `steps` are all, in full; those that were shown so before no longer."""
+        if self.detail.put(self.series, first, last, steps):
+            self.series_version += 1
+            self.revision += 1
 
     def apply(self, event: Event) -> bool:
         """Take one event of the stream; False for one that was seen before."""
@@ -297,6 +308,7 @@ class RunState:
         if self.validating():  # it failed, and training goes on
             self.progress = None
         if len(series) and event.step <= series.step[-1]:
+            self.detail.cut(series, event.step)
             series.cut(bisect_left(series.step, event.step))
             self.series_version += 1
         for name in SeriesColumns.__slots__:

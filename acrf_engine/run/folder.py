@@ -17,8 +17,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 import platformdirs
 
 from acrf_engine.paths import shown_if_not_utf8
-from acrf_engine.protocol import ACTIVE_STATES
 from acrf_engine.run.deaths import boot_id
+from acrf_engine.run.states import ACTIVE_STATES
 
 APP_NAME = "acrf-tui"
 MAX_REMEMBERED = 1000

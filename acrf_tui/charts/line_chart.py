@@ -194,6 +194,10 @@ class LineChart(Widget):
             self._version = version
         self._xs, self._ys, self._total = xs, ys, total
 
+    def window(self) -> tuple[float, float]:
+        """First and last step that are shown."""
+        return scale.window(self._xs[-1] if len(self._xs) else 0.0, self._total, self.zoom)
+
     def paint(self) -> None:
         """Draw the data as it is now, if there is room."""
         width, height = self.plot.size
@@ -202,7 +206,7 @@ class LineChart(Widget):
         if not len(self._xs):
             self._paint_message(width, height)
             return
-        begin, end = scale.window(self._xs[-1], self._total, self.zoom)
+        begin, end = self.window()
         shown = [one for one in self.series if one.key in self.visible_keys and one.key in self._ys]
         columns = {one.key: self._gather(one, width * self.symbols.dots_x, begin, end) for one in shown}
         low, high = self._bounds(shown, columns)

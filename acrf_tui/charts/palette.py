@@ -6,6 +6,8 @@ one of the variables that every theme has.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from rich.style import Style
 from textual.color import Color, ColorParseError
 from textual.widget import Widget
@@ -41,7 +43,9 @@ FAINT: dict[str, float] = {"muted": 0.40, "axis": 0.55, "meter-track": 0.45, "se
 """Roles that, when they fall back, are blended this far into the background."""
 
 
+@lru_cache(maxsize=4096)
 def _parse(value: str) -> Color | None:
+    # Cached here: Textual caches no failure, and looks each time through all colour names for one that is meant.
     try:
         return Color.parse(value)
     except ColorParseError:

@@ -130,13 +130,14 @@ class ProgressPanel(Panel):
         shown, phase = self.query_one("#progress-facts"), self.query_one("#progress-phase", LineView)
         if shown.display is not started:
             shown.display, phase.display = started, not started
+        self.behind = started and not self.query_one("#fact-values-0").size.width  # they get their place after this
         if not started:
             phase.show(phase_lines(state, now, phase.size.width))
             return
         # Speeds and totals twitch with every step: once a second is enough to read them.
         latest = (int(now), self.size.width, state.training, state.series_version)
         whole = latest != self._latest
-        self._latest = latest if shown.size.width else None
+        self._latest = None if self.behind else latest
         for index, column in enumerate(facts(state, now)):
             if index and not whole:
                 break
