@@ -21,6 +21,8 @@ class Panel(Vertical, can_focus=True):
     NUMBER: ClassVar[int] = 0
     """The digit key that focuses this panel."""
     SUBTITLE: ClassVar[str] = ""
+    HELP: ClassVar[str] = ""
+    """What the panel shows and its labels cannot say; the help ends with it."""
     behind: bool = False
     """Something was left for later to save bytes: paint again even when the state stays."""
 

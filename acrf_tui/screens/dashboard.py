@@ -16,6 +16,7 @@ from textual.widgets import Static
 
 from acrf_engine.run.folder import RunFolder
 from acrf_tui.charts.lines import LineView
+from acrf_tui.charts.view import ChartView
 from acrf_tui.feed import Answered, Batch, Feed, FeedTrouble, HistoryRead, RunSource, StepsRead, StreamEnded
 from acrf_tui.panels.anchors import AnchorsPanel
 from acrf_tui.panels.gpu import GpuPanel
@@ -50,6 +51,7 @@ class DashboardScreen(CurtainScreen[str]):
     CSS_PATH = "../styles/dashboard.tcss"
     AUTO_FOCUS = "#loss"
     ALLOW_IN_MAXIMIZED_VIEW = "#top, #keys"
+    ESCAPE_TO_MINIMIZE = False  # a crosshair or a filter goes first: `view.restore` comes after the panel's own keys
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 (an instance variable in Screen)
         (0, "-w-tiny"),
         (60, "-w-phone"),
@@ -73,19 +75,21 @@ class DashboardScreen(CurtainScreen[str]):
         command_binding("t", "tweak", "Tweak", "run.tweak", "Change lambdas, gamma, jitter or the clip level"),
         command_binding("v", "vram", "Free VRAM", "run.vram", "While paused: give the VRAM back, or take it again"),
         command_binding("z", "zoom", "Zoom", "view.zoom", "Maximise the focused panel, or restore it"),
+        command_binding("escape", "restore", "Restore", "view.restore", "Restore the maximised panel", show=False),
         command_binding("f", "freeze", "Freeze", "view.freeze", "Hold the view still; training goes on"),
         command_binding("slash", "filter", "Filter", "journal.filter", "Filter the journal", show=False),
         command_binding("w", "log", "Log", "view.log", "The worker's log: follow it, filter it", show=False),
         command_binding("q", "leave", "Leave", "app.leave", "Detach, or checkpoint and stop"),
         command_binding("question_mark", "help", "Help", "app.help", "Show the keys that work now"),
         command_binding("g", "log_scale", "Log", "loss.log", "Loss: logarithmic or linear scale", show=False),
-        command_binding("plus,equals_sign", "zoom_loss(1)", "In", "loss.zoom-in", "Loss: the last steps", show=False),
-        command_binding("minus", "zoom_loss(-1)", "Out", "loss.zoom-out", "Loss: more steps", show=False),
+        command_binding("plus,equals_sign", "zoom_loss(1)", "In", "loss.zoom-in", "Charts: fewer steps", show=False),
+        command_binding("minus", "zoom_loss(-1)", "Out", "loss.zoom-out", "Charts: more steps", show=False),
         command_binding("B", "series('loss_balanced')", "Balanced", "loss.balanced", "Loss: balanced", show=False),
         command_binding("R", "series('loss')", "Raw", "loss.raw", "Loss: raw trace", show=False),
         command_binding("C", "series('loss_char')", "Char", "loss.char", "Loss: Charbonnier component", show=False),
         command_binding("O", "series('loss_cos')", "Cos", "loss.cos", "Loss: cosine component", show=False),
         command_binding("F", "series('loss_fft')", "FFT", "loss.fft", "Loss: FFT component", show=False),
+        command_binding("V", "series('validation')", "Validation", "loss.validation", "Loss: validation", show=False),
         *(
             command_binding(
                 str(n), f"panel({n})", f"Panel {n}", f"view.panel-{n}", f"Go to the {name} panel", show=False
@@ -99,14 +103,15 @@ class DashboardScreen(CurtainScreen[str]):
         self.source = source
         self.slow = slow
         self.run_state = RunState()
-        self.loss = LossPanel(id="loss")
+        view = ChartView()
+        self.loss = LossPanel(view, id="loss")
         self.panels: list[Panel] = [
             ProgressPanel(id="progress"),
             self.loss,
             AnchorsPanel(id="anchors"),
             GpuPanel(id="gpu"),
             WeightPanel(id="weight"),
-            RatePanel(id="rate"),
+            RatePanel(view, id="rate"),
             JournalPanel(id="journal"),
         ]
         self.frozen = False
@@ -170,7 +175,7 @@ class DashboardScreen(CurtainScreen[str]):
 
     def _ask_for_detail(self) -> None:
         """A view into the condensed part of a long run wants its steps in full."""
-        wanted = self.run_state.detail.wanted(*self.loss.chart.window())
+        wanted = self.run_state.detail.wanted(*self.loss.chart.view.window())
         if wanted is not None:
             self._feed.read_steps(*wanted)
 
@@ -359,6 +364,11 @@ class DashboardScreen(CurtainScreen[str]):
                 self.maximize(panel, container=False)
         self.call_after_refresh(self._paint_all)
 
+    def action_restore(self) -> None:
+        """Restore the maximised panel."""
+        if self.maximized is not None:
+            self.action_zoom()
+
     def action_freeze(self) -> None:
         """Hold the panels still, or let them go on."""
         self.frozen = self._header.frozen = not self.frozen
@@ -396,7 +406,7 @@ class DashboardScreen(CurtainScreen[str]):
         self.loss.toggle_log()
 
     def action_zoom_loss(self, levels: int) -> None:
-        """Show fewer or more of the last steps in the loss chart."""
+        """Show fewer or more steps in the charts."""
         self.loss.zoom(levels)
 
     def action_series(self, key: str) -> None:
@@ -412,7 +422,8 @@ class DashboardScreen(CurtainScreen[str]):
             if name and name not in keys:
                 key = self.app.get_key_display(one.binding)
                 keys[name] = KeyHelp(key, one.binding.description, one.tooltip, one.enabled)
-        self.app.push_screen(HelpDialog([*keys.values(), KeyHelp("tab", "", "Next panel", True)]))
+        notes = [panel.HELP for panel in self.panels if panel.HELP]
+        self.app.push_screen(HelpDialog([*keys.values(), KeyHelp("tab", "", "Next panel", True)], notes))
 
     def action_leave(self) -> None:
         """Close an ended run at once; ask what becomes of a live one."""
