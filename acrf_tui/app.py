@@ -17,6 +17,7 @@ from textual.widgets import Static
 
 from acrf_engine import __version__
 from acrf_engine.run.folder import APP_NAME, RunError, RunFolder
+from acrf_tui import collector
 from acrf_tui.shipped import shipped
 from acrf_tui.terminal import ANSI_THEME, choose_colors, leave_on_signals, terminal_modes
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from textual.command import Provider
 
     from acrf_tui.screens.launchpad import LaunchpadScreen
+
+SETTLED_S = 3.0
+"""After so many seconds the first screen is drawn, also of a long run on a busy machine."""
 
 
 @dataclass
@@ -92,6 +96,7 @@ class AcrfApp(App[int]):
     def on_mount(self) -> None:
         leave_on_signals(self._leave, self._terminal_modes)
         self.call_after_refresh(self._begin)
+        self.set_timer(SETTLED_S, collector.release)
 
     def _begin(self) -> None:
         """After the first paint: read the themes and open the first screen."""

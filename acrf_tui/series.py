@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 
 def _column() -> array[float]:
@@ -36,7 +38,7 @@ class SeriesColumns:
     def drop_repeated_steps(self) -> None:
         """After a resume from an older checkpoint some steps were made twice: the later one counts."""
         step = self.step
-        if len(step) < 2 or step[-1] - step[0] + 1 == len(step):
+        if all(map(operator.lt, step, islice(step, 1, None))):
             return
         keep: list[int] = []
         for index, value in enumerate(step):

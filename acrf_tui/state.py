@@ -28,11 +28,15 @@ from acrf_engine.protocol import (
     StateChanged,
     Step,
     Stopped,
+    Validation,
     WarningEvent,
 )
+from acrf_tui.detail import Detail
 from acrf_tui.series import AnchorMap, AnchorTotals, Marker, SeriesColumns
+from acrf_tui.validation_curve import ValidationCurve
 
 if TYPE_CHECKING:
+    from acrf_engine.run.columns import StepColumns
     from acrf_engine.run.telemetry import History
 
 JOURNAL_LIMIT = 2000
@@ -79,6 +83,10 @@ class RunState:
     series: SeriesColumns = field(default_factory=SeriesColumns)
     series_version: int = 0
     """Goes up when earlier points of `series` changed, so that charts gather anew."""
+    validation: ValidationCurve = field(default_factory=ValidationCurve.empty)
+    """Steps and losses of the validation, in two columns."""
+    detail: Detail = field(default_factory=Detail)
+    """Of a long run the older steps are condensed; this says where, and which of them are there in full."""
     anchors: AnchorTotals = field(default_factory=AnchorTotals)
     anchor_map: AnchorMap = field(default_factory=AnchorMap)
     sigmas: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RECENT_SIGMAS))
@@ -150,6 +158,12 @@ class RunState:
             pictures = len(self.last.sigmas) if self.last else 0
         return pictures / self.step_seconds() if pictures else math.nan
 
+    def validating(self) -> Progress | None:
+        """The validation that is under way."""
+        progress = self.progress
+        under_way = progress is not None and progress.phase == "validating" and progress.done < progress.total
+        return progress if under_way and self.state in ("running", "paused") else None
+
     def gamma(self) -> float:
         """gamma of Min-SNR as it is now."""
         return self.settings.get("snr_gamma", self.plan.snr_gamma if self.plan else math.nan)
@@ -165,11 +179,12 @@ class RunState:
     # ------------------------------------------------------------------ writing
 
     def load(self, history: History) -> None:
-        """Start from a run's history. Its columns are taken over, not copied: a million steps weigh 64 MB already."""
+        """Start from a run's history. Its columns are taken over, not copied."""
         columns = history.steps
         self.series = SeriesColumns(**{name: getattr(columns, name) for name in SeriesColumns.__slots__})
         self.series.drop_repeated_steps()
         self.series_version += 1
+        self.detail = Detail(history.exact_from)
         self.step_times.extend(columns.step_time_s[-RECENT_TIMES:])
         self.anchors = AnchorTotals()
         self.anchors.resize(len(history.anchor_draws))
@@ -201,6 +216,12 @@ class RunState:
             self.last_time = max(self.last_time, step_times[-1])
         self.last_seq = history.last_seq
         self.revision += 1
+
+    def take_steps(self, first: float, last: float, steps: StepColumns) -> None:
+        """Show the steps first..last, of which `steps` are all, in full; those that were shown so before no longer."""
+        if self.detail.put(self.series, first, last, steps):
+            self.series_version += 1
+            self.revision += 1
 
     def apply(self, event: Event) -> bool:
         """Take one event of the stream; False for one that was seen before."""
@@ -262,6 +283,7 @@ class RunState:
                 self.total_steps = event.total_steps
                 self.base_rate = self.settings.get("learning_rate", event.learning_rate)
                 self.anchors.resize(len(event.anchors))
+                self.validation.cut_after(event.start_step)
             case Ack():
                 self._ack(event)
             case Checkpoint():
@@ -270,6 +292,9 @@ class RunState:
                 text = ", ".join(part for part in ("checkpoint saved", size, f"{event.seconds:.2f} s") if part)
                 self.note("checkpoint", text, event.time, event.step)
                 self._mark(event.step, "checkpoint", text)
+            case Validation():
+                self.validation.add(event.step, event.loss)
+                self.note("validation", describe_validation(event), event.time, event.step)
             case Preview():
                 self.note("preview", f"preview of “{event.prompt}”, {event.seconds:.1f} s", event.time, event.step)
                 self._mark(event.step, "preview", f"preview of “{event.prompt}”")
@@ -298,7 +323,10 @@ class RunState:
 
     def _step(self, event: Step) -> None:
         series = self.series
+        if self.validating():  # it failed, and training goes on
+            self.progress = None
         if len(series) and event.step <= series.step[-1]:
+            self.detail.cut(series, event.step)
             series.cut(bisect_left(series.step, event.step))
             self.series_version += 1
         for name in SeriesColumns.__slots__:
@@ -356,6 +384,13 @@ class RunState:
         if event.command == "preview" and not event.ok and "not" in event.message and "support" in event.message:
             self.preview_refused = True
         self.note("done" if event.ok else "refused", describe_ack(event), event.time, event.step)
+
+
+def describe_validation(event: Validation) -> str:
+    """A validation as one line of the journal."""
+    loss = f"{event.loss:.4f}" if math.isfinite(event.loss) else "NaN"
+    pictures = f"{event.pictures:,} picture{'s' if event.pictures > 1 else ''}"
+    return f"validation {loss} on {pictures}, {event.seconds:.1f} s"
 
 
 def describe_ack(event: Ack) -> str:

@@ -6,6 +6,8 @@ one of the variables that every theme has.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from rich.style import Style
 from textual.color import Color, ColorParseError
 from textual.widget import Widget
@@ -65,7 +67,9 @@ HEAT_LEVELS = 8
 """Steps of colour of a heat map, roles heat-0 to heat-7: more cost bytes and cannot be told apart."""
 
 
+@lru_cache(maxsize=4096)
 def _parse(value: str) -> Color | None:
+    # Cached here: Textual caches no failure, and looks each time through all colour names for one that is meant.
     try:
         return Color.parse(value)
     except ColorParseError:

@@ -113,11 +113,13 @@ class Columns:
         calm.broken[:] = self.broken
         total = finite = 0.0
         for column in range(self.count):
-            total += self.total[column]
-            finite += self.finite[column]
-            if column >= window:
-                total -= self.total[column - window]
-                finite -= self.finite[column - window]
+            # A column counts once however many samples it has: an older part of the run may come in fewer.
+            if self.finite[column]:
+                total += self.total[column] / self.finite[column]
+                finite += 1
+            if column >= window and self.finite[column - window]:
+                total -= self.total[column - window] / self.finite[column - window]
+                finite -= 1
             if self.finite[column]:
                 value = total / finite
                 calm.first[column] = calm.low[column] = calm.high[column] = calm.last[column] = value

@@ -11,14 +11,13 @@ from textual.app import ComposeResult
 from textual.binding import ActiveBinding, Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.reactive import Reactive
-from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Static
 
 from acrf_engine.run.folder import RunFolder
 from acrf_tui.charts.lines import LineView
 from acrf_tui.charts.view import ChartView
-from acrf_tui.feed import Answered, Batch, Feed, FeedTrouble, HistoryRead, RunSource, StreamEnded
+from acrf_tui.feed import Answered, Batch, Feed, FeedTrouble, HistoryRead, RunSource, StepsRead, StreamEnded
 from acrf_tui.panels.anchors import AnchorsPanel
 from acrf_tui.panels.gpu import GpuPanel
 from acrf_tui.panels.header import Header, banner_lines
@@ -29,6 +28,7 @@ from acrf_tui.panels.panel import Panel
 from acrf_tui.panels.progress import ProgressPanel
 from acrf_tui.panels.rate import RatePanel
 from acrf_tui.panels.weight import WeightPanel
+from acrf_tui.screens.curtain import CurtainScreen
 from acrf_tui.screens.dialogs import HelpDialog, KeyHelp, LeaveDialog, RateDialog
 from acrf_tui.state import RunState, describe_ack
 
@@ -45,7 +45,7 @@ def command_binding(key: str, action: str, description: str, id: str, tooltip: s
     return Binding(key, action, description, show=show, id=id, tooltip=tooltip)
 
 
-class DashboardScreen(Screen[str]):
+class DashboardScreen(CurtainScreen[str]):
     """Shows a run and steers it. Dismissed with "detach", "stopped" or "closed"."""
 
     CSS_PATH = "../styles/dashboard.tcss"
@@ -171,6 +171,22 @@ class DashboardScreen(Screen[str]):
         self._feed.taken()
         self._after_events()
         self._paint_all()
+        self.raise_curtain()
+
+    def _ask_for_detail(self) -> None:
+        """A view into the condensed part of a long run wants its steps in full."""
+        wanted = self.run_state.detail.wanted(*self.loss.chart.view.window())
+        if wanted is not None:
+            self._feed.read_steps(*wanted)
+
+    def on_steps_read(self, message: StepsRead) -> None:
+        """The steps of a view are here."""
+        if message.steps is None:
+            text = f"older steps cannot be read: {message.error}; the charts show them condensed"
+            self.run_state.note("warning", text, time.time(), self.run_state.step)
+            return
+        self.run_state.take_steps(message.first, message.last, message.steps)
+        self._paint_all()
 
     def on_batch(self, message: Batch) -> None:
         """Reduce new events; panels see them at their next tick."""
@@ -239,6 +255,7 @@ class DashboardScreen(Screen[str]):
         self._header.frozen = self.frozen
         if self.slow or self._ticks % 2 == 0:
             self._header.paint(self.run_state, now)
+        self._ask_for_detail()
         if self.frozen:
             return
         for index, panel in enumerate(self.panels):
