@@ -50,11 +50,8 @@ COLUMNS = ("loss", "loss_balanced", "loss_char", "loss_cos", "loss_fft")
 
 def validation_points(state: RunState) -> Points | None:
     """Steps and losses of the validation, None before the first."""
-    found = getattr(state, "validation", None)
-    if not found:
-        return None
-    steps, losses = found
-    return (steps, losses) if len(steps) else None
+    found = state.validation
+    return (found.steps, found.losses) if len(found.steps) else None
 
 
 def marks_line(markers: Iterable[Marker], symbols: SymbolSet) -> Line:
