@@ -145,7 +145,8 @@ def fitted(hardware: Hardware) -> Hardware:
         stamped = replace(hardware, seq=10**12, time=1e10 + 0.123456)
         if len(encode(to_wire(stamped)).encode()) < MAX_EVENT_BYTES:
             break
-        hardware = replace(hardware, devices=[replace(device, **{name: None}) for device in hardware.devices])
+        without: dict[str, Any] = {name: None}
+        hardware = replace(hardware, devices=[replace(device, **without) for device in hardware.devices])
     return hardware
 
 

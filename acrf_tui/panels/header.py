@@ -7,6 +7,7 @@ from textual.containers import Horizontal
 
 from acrf_tui.charts.lines import Line, LineView, fit, line, wrap
 from acrf_tui.panels import numbers
+from acrf_tui.printable import printable
 from acrf_tui.state import RunState
 
 STATES: dict[str, tuple[str, str]] = {
@@ -52,7 +53,7 @@ class Header(Horizontal):
 
     def __init__(self, name: str, read_only: bool, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.run_name = "".join(character if character.isprintable() else "?" for character in name)
+        self.run_name = printable(name)
         self.read_only = read_only
         self.frozen = False
         self.trouble = ""

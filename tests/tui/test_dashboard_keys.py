@@ -191,13 +191,13 @@ async def test_z_maximises_the_focused_panel_and_restores_it() -> None:
 
 
 async def test_digits_and_tab_reach_every_panel() -> None:
-    async with dashboard(FakeSource(make_history(100))) as (pilot, screen):
+    async with dashboard(FakeSource(make_history(100)), (200, 50)) as (pilot, screen):
         for number, panel in enumerate(screen.panels, start=1):
             await pilot.press(str(number))
             assert screen.focused is panel
             assert number == panel.NUMBER
         seen = set()
-        for _ in range(7):
+        for _ in range(8):
             await pilot.press("tab")
             seen.add(screen.focused)
         assert seen == set(screen.panels)
