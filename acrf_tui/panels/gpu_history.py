@@ -246,16 +246,18 @@ def spans_of(row: raster.Row, roles: Sequence[str]) -> Line:
     return tuple(spans)
 
 
-def head_lines(device: Device, grid: Grid, width: int) -> list[Line]:
-    """The first line of a block, in as many pieces as there are columns: name and number, then what slows the card."""
+def head_lines(device: Device, grid: Grid, width: int, peak: float) -> list[Line]:
+    """The first line of a block, a piece for each column: number and name, what slows the card, torch's peak (GiB)."""
     number = line((f"{device.index} ", "muted"), (gpu_lines.short_name(device.name), "bold text"))
     if device.slowed:
-        speed = line((fit(gpu_lines.slowed_text(device), width), gpu_lines.slowed_role(device.slowed)))
+        text = gpu_lines.slowed_text(device) if width >= 24 else ", ".join(device.slowed)
+        speed = line((fit(text, width), gpu_lines.slowed_role(device.slowed)))
     else:
         speed = line(("nothing slows it" if device.slowed is not None else f"speed {NOT_REPORTED}", "muted"))
     if grid.columns == 1:
         return [spread(number, speed, width)]
-    return [number, speed, *([()] * (grid.columns - 2))]
+    most = line((f"torch peak {peak:.1f} GiB", "muted")) if math.isfinite(peak) else ()
+    return [number, speed, most, *([()] * grid.columns)][: grid.columns]
 
 
 def columns_of_blocks(
@@ -273,7 +275,7 @@ def columns_of_blocks(
     each = 1 + grid.rows * (grid.plot + 1)
     apart = (each + 1) * len(blocks) - 1 <= height
     for at, (device, charts) in enumerate(blocks):
-        heads = head_lines(device, grid, width) if device is not None else [()] * grid.columns
+        heads = head_lines(device, grid, width, charts[0].level) if device is not None else [()] * grid.columns
         for column, lines in enumerate(columns):
             if at and apart:
                 lines.append(())

@@ -15,7 +15,7 @@ NOT_REPORTED = "not reported"
 WARM, HOT = 80, 87
 """Degrees C at which cards begin to slow down, and at which they do."""
 FULL, BRIMMING = 0.90, 0.97
-LABEL = 7
+LABEL, VALUE = 7, 17
 GRAVE = frozenset({"too hot", "power supply brake", "hardware protection"})
 """Slowdowns that need someone to look after the machine; a power limit is what many cards always run at."""
 
@@ -76,11 +76,11 @@ def reading(
     symbols: SymbolSet = BRAILLE,
 ) -> Line:
     """A label, a sparkline of the last samples and the value at the right."""
-    room = max(0, width - LABEL - 16)
+    room = max(0, width - LABEL - VALUE)
     return line(
         (f"{label:<{LABEL}}", "muted"),
         (sparkline(history if value != NOT_REPORTED else [], room, low, high, symbols), "spark"),
-        (f"{value:>16}", role),
+        (f"{value:>{VALUE}}", role),
     )
 
 

@@ -113,20 +113,20 @@ def config_lines(facts: FolderFacts | None, width: int, height: int) -> list[Lin
         (f"{'config':<{LABEL}}", "muted"), (f"{title:<{max(0, width - LABEL - 8)}}", "text"), (" default", "muted")
     )
     shown = facts.changes if count < height else facts.changes[: max(0, height - 2)]
-    rows = [change_line(one, width) for one in shown]
+    keys = min(width * 2 // 5, max((len(one.key) for one in shown), default=0))
+    rows = [change_line(one, keys, width) for one in shown]
     if len(shown) < count:
         rows.append(line((f"… {count - len(shown)} more (z maximises)", "muted")))
     return [head, *rows]
 
 
-def change_line(change: Change, width: int) -> Line:
-    """One setting; its value stands out, the default is at the right edge."""
-    default = fit(change.default, max(4, width // 4))
-    room = max(8, width - len(default) - 2)
-    key = fit(change.key, max(6, room * 3 // 5))
-    value = fit(change.value, max(1, room - len(key) - 1))
-    gap = " " * max(1, width - len(key) - 1 - len(value) - len(default))
-    return line((f"{key} ", "muted"), (value, "accent"), (f"{gap}{default}", "muted"))
+def change_line(change: Change, keys: int, width: int) -> Line:
+    """One setting in columns: its key, its value, which stands out, and the default at the right edge."""
+    room = max(8, width - keys - 1)
+    default = fit(change.default, max(room // 2, room - len(change.value) - 2))
+    value = fit(change.value, max(1, room - len(default) - 2))
+    gap = " " * max(1, room - len(value) - len(default))
+    return line((f"{fit(change.key, keys):<{keys}} ", "muted"), (value, "accent"), (f"{gap}{default}", "muted"))
 
 
 class OverviewPanel(Panel):

@@ -49,6 +49,13 @@ class Panel(Vertical, can_focus=True):
             super().__init__()
             self.panel = panel
 
+    class Vanished(Message):
+        """The panel has no place on the screen any more."""
+
+    def on_hide(self, event: events.Hide) -> None:
+        """Let the screen see to it that something is left to be seen."""
+        self.post_message(self.Vanished())
+
     def on_resize(self, event: events.Resize) -> None:
         """Ask for paint when the children are laid out too."""
         self.call_after_refresh(self.post_message, self.Resized(self))

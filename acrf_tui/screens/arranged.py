@@ -85,17 +85,21 @@ class ArrangedScreen(Screen[str]):
 
     def _settle(self) -> None:
         """After a new arrangement or size: something is seen and has the focus, and all is painted."""
+        self.on_panel_vanished()
+        self._paint_all()
+
+    def on_panel_vanished(self) -> None:
+        """Something is seen and has the focus, whatever is hidden or has no place at this size."""
         if self.is_too_small:
             return
         if self.maximized is None and not any(panel.is_on_screen for panel in self.panels):
-            self._has_no_place = True  # what is not hidden has no place at this size
+            self._has_no_place = True
             self.maximize(self.query_one(f"#{self.arrangement.shown[0]}", Panel), container=False)
             self.call_after_refresh(self._settle)
             return
         panel = self.focused_panel()
         if panel is None or not panel.is_on_screen:
             self.focus_something()
-        self._paint_all()
 
     def focus_something(self) -> None:
         """Focus the first panel that can be seen, the loss before all others."""

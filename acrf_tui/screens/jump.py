@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from textual import events
+from textual.errors import NoWidget
 from textual.geometry import Region
 from textual.screen import Screen
 from textual.widget import Widget
@@ -32,7 +33,10 @@ def letters_for(wanted: Sequence[str]) -> list[str]:
 
 def visible_part(widget: Widget) -> Region:
     """Where a widget is seen on the screen; empty where it is not."""
-    geometry = widget.screen.find_widget(widget)
+    try:
+        geometry = widget.screen.find_widget(widget)
+    except NoWidget:  # behind a maximised one
+        return Region()
     return geometry.region.intersection(geometry.clip)
 
 
