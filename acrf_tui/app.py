@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import platformdirs
 from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
 from textual.theme import Theme
 from textual.widgets import Static
 
@@ -76,6 +77,11 @@ class AcrfApp(App[int]):
     TITLE = "acrf-tui"
     CSS_PATH = "styles/app.tcss"
     ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "j,ctrl+o", "jump", "Jump", show=False, id="app.jump", tooltip="Jump to a panel, list or field by a letter"
+        ),
+    ]
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_actions_provider}
 
     def __init__(self, options: AppOptions, folder: RunFolder | None = None, *, colorless: bool = False) -> None:
@@ -164,6 +170,12 @@ class AcrfApp(App[int]):
                 self.open_run(folder)
 
         self.push_screen(NewRunDialog(message.entry, self.options.runs_dir), answered)
+
+    async def action_jump(self) -> None:
+        """Show a letter over everything that can have the focus."""
+        from acrf_tui.screens.jump import jump
+
+        await jump(self.screen)
 
     def _leave(self, status: int) -> None:
         self.exit(status, return_code=status)
