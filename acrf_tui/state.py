@@ -203,12 +203,10 @@ class RunState:
         self.hardware_history.extend(history.hardware)
         for sample in history.hardware[-1:]:
             self._take_sample(sample)
-        rows = getattr(history, "anchor_map", None)
-        if rows:
-            self.anchor_map.load(rows)
+        self.anchor_map.load(history.anchor_map)
         for step in history.recent:
             self._remember(step)
-            if not rows:  # a store without the map: at least the last steps have their pictures
+            if not history.anchor_map:  # a store without the map: at least the last steps have their pictures
                 self.anchor_map.add(step.step, step.anchors, step.losses)
         if len(self.series):
             self.step = max(self.step, int(self.series.step[-1]))

@@ -170,6 +170,7 @@ class LineChart(PointedChart):
         marked = self.axes and bool(self.markers) and self.size.height >= ROOM_FOR_MARKERS
         if marked is not self.has_class("-marked"):
             self.set_class(marked, "-marked")  # lays out anew; the plot paints when it has its new size
+        self._length = min(self._length, len(self._xs))  # a resume from an older checkpoint takes steps back
         if not self._length:
             self.plot.say(self.message)
             if self.axes:

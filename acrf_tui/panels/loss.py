@@ -50,11 +50,8 @@ COLUMNS = ("loss", "loss_balanced", "loss_char", "loss_cos", "loss_fft")
 
 def validation_points(state: RunState) -> Points | None:
     """Steps and losses of the validation, None before the first."""
-    found = getattr(state, "validation", None)
-    if not found:
-        return None
-    steps, losses = found
-    return (steps, losses) if len(steps) else None
+    found = state.validation
+    return (found.steps, found.losses) if len(found.steps) else None
 
 
 def marks_line(markers: Iterable[Marker], symbols: SymbolSet) -> Line:
@@ -221,11 +218,13 @@ class LossPanel(ChartPanel):
         self._places = []
         for entry in chosen:
             role = ROLES[entry.key] if entry.on else "muted"
+            name, _, number = (entry.text(names) + " " * gap).partition(" ")
+            text = f"{name} {number}"
+            plain = "bad" if entry.bad else "text" if entry.on else "muted"
             if marked:
-                spans.append((f"{shown if entry.on else hidden} ", role))
-            of_text = "bad" if entry.bad else role if not entry.on or not marked else "text"
-            text = entry.text(names) + " " * gap
-            spans.append((text, of_text))
+                spans += [(f"{shown if entry.on else hidden} ", role), (text, plain)]
+            else:
+                spans += [(f"{name} ", role), (number, plain)]
             edge += marks + len(text)
             self._places.append((edge, entry.key))
         return line(*(span for span in spans if span[0]))

@@ -7,13 +7,12 @@ import re
 from array import array
 from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar
 
 import pytest
 from fake_run import FakeApp, FakeSource, make_history, make_plan, make_step
 from test_dashboard import dashboard, screen_text, settle, shows
 
-from acrf_engine.protocol import Ack, Checkpoint, Preview, WarningEvent
+from acrf_engine.protocol import Ack, Checkpoint, Preview, Validation, WarningEvent
 from acrf_tui.charts.line_chart import LineChart, Series
 from acrf_tui.charts.lines import LineView
 from acrf_tui.charts.plot import PlotTile
@@ -205,16 +204,16 @@ async def test_values_that_are_not_finite_are_marked_and_never_a_bound() -> None
         assert "▾" not in chart.plot.rows[0].text, "a hidden series marks nothing"
 
 
-async def test_validation_is_drawn_where_there_is_any_and_v_hides_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    found: tuple[list[float], list[float]] = ([], [])
-    monkeypatch.setattr(RunState, "validation", property(lambda _: found), raising=False)
+def validated(step: int, loss: float) -> Validation:
+    return Validation(step, loss, [loss] * 10, 4, 0.5)
+
+
+async def test_validation_is_drawn_where_there_is_any_and_v_hides_it() -> None:
     source = FakeSource(make_history(300))
     async with dashboard(source) as (pilot, screen):
         assert "val" not in legend(screen)
         chart = screen.loss.chart
-        found[0].extend([100.0, 200.0, 300.0])
-        found[1].extend([0.2, math.nan, 0.15])
-        source.push(make_step(301))
+        source.push(validated(100, 0.2), validated(200, math.nan), validated(300, 0.15), make_step(301))
         await settle(pilot, lambda: "0.1500" in legend(screen))
         owner = chart.plot.roles.index("series-validation")
         discs = [x for row in chart.plot.rows for x, char in enumerate(row.text) if char == "●"]
@@ -230,14 +229,23 @@ async def test_validation_is_drawn_where_there_is_any_and_v_hides_it(monkeypatch
         assert "series-validation" not in chart.plot.roles
 
 
-async def test_the_legend_fits_or_uses_short_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RunState, "validation", property(lambda _: ([100.0], [0.2])), raising=False)
+async def test_the_legend_fits_or_uses_short_names() -> None:
     for size in ((80, 24), (120, 40), (200, 50)):
-        async with dashboard(FakeSource(make_history(300)), size) as (pilot, screen):
+        history = make_history(300)
+        events = [*history.events, replace(validated(100, 0.2), seq=9, time=history.steps.time[99])]
+        async with dashboard(FakeSource(replace(history, events=events)), size) as (pilot, screen):
             for _ in range(2):
                 assert len(legend(screen).rstrip()) <= screen.query_one("#loss-legend").size.width
                 assert f"{SHORT_NAMES['validation']} 0.2" in legend(screen) or "validation 0.2" in legend(screen)
                 await pilot.press("x")
+
+
+async def test_steps_that_a_resume_takes_back_are_gone_at_the_next_key() -> None:
+    source = FakeSource(make_history(300))
+    async with dashboard(source) as (pilot, screen):
+        screen.run_state.apply(replace(make_step(120), seq=0))
+        await pilot.press("x", "left", "plus")
+        assert screen.loss.view.cross <= 120
 
 
 @pytest.mark.parametrize("name", sorted(SYMBOL_SETS))
@@ -361,15 +369,8 @@ def test_a_history_with_a_map_is_taken_as_it_is_and_one_without_from_its_last_st
     plain.load(make_history(100))
     assert plain.anchor_map.draws() == 64 * 4
 
-    class WithMap:
-        anchor_map: ClassVar = [(0, 63, 2, 30, 0.25), (64, 127, 2, 10, math.nan)]
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(history, name)
-
-    history = replace(make_history(100))
     stored = RunState()
-    stored.load(WithMap())  # type: ignore[arg-type]
+    stored.load(replace(make_history(100), anchor_map=[(0, 63, 2, 30, 0.25), (64, 127, 2, 10, math.nan)]))
     assert stored.anchor_map.draws() == 40
     assert stored.anchor_map.mean(2, 0, 63) == 0.25
     assert math.isnan(stored.anchor_map.mean(2, 64, 128))
