@@ -3,32 +3,53 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import platformdirs
+from textual import events
 from textual.app import App, ComposeResult
-from textual.theme import Theme
+from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
 from acrf_engine import __version__
-from acrf_engine.run.folder import APP_NAME, RunError, RunFolder
-from acrf_tui.shipped import shipped
-from acrf_tui.terminal import ANSI_THEME, choose_colors, leave_on_signals, terminal_modes
+from acrf_engine.run.folder import RunError, RunFolder
+from acrf_tui.charts.symbols import BRAILLE, SYMBOL_SETS, SymbolSet
+from acrf_tui.memory import remember, remembered
+from acrf_tui.settings import Settings, keys_file, read_settings, screenshots_folder, settings_file
+from acrf_tui.terminal import (
+    background_is_light,
+    choose_colors,
+    fewer_frames,
+    first_environment,
+    leave_on_signals,
+    over_ssh,
+    symbols_name,
+    terminal_modes,
+)
 
 if TYPE_CHECKING:
     from textual.command import Provider
+    from textual.filter import LineFilter
 
+    from acrf_tui.alerts import Alert
     from acrf_tui.screens.launchpad import LaunchpadScreen
+    from acrf_tui.theme_keeper import ThemeKeeper
+
+__all__ = ["AcrfApp", "AppOptions", "remember", "remembered", "run_app"]
+
+SSH_FRAMES = 15
+"""Most repaints a second over SSH."""
 
 
 @dataclass
 class AppOptions:
-    """What the command line asks of the app. `color`: auto, 16, 256, truecolor or none."""
+    """What the command line asks of the app. `color`: auto, 16, 256, truecolor or none; `symbols` None: as set."""
 
     runs_dir: Path
     slow: bool = False
@@ -36,6 +57,7 @@ class AppOptions:
     mouse: bool = True
     color: str = "auto"
     observe: bool = False
+    symbols: str | None = None
 
 
 def run_app(options: AppOptions, folder: RunFolder | None) -> int:
@@ -74,6 +96,16 @@ class AcrfApp(App[int]):
     ENABLE_COMMAND_PALETTE = True
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_actions_provider}
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "y", "copy", "Copy", show=False, id="app.copy", tooltip="Copy the selection, or what goes on from here"
+        ),
+        Binding(
+            "f12,P", "picture", "Picture", show=False, id="app.picture", tooltip="Save a picture of the screen (SVG)"
+        ),
+        Binding("T", "change_theme", "Theme", show=False, id="app.theme", tooltip="Choose a theme, seeing each"),
+    ]
+
     def __init__(self, options: AppOptions, folder: RunFolder | None = None, *, colorless: bool = False) -> None:
         # Without colours Textual's filter for ANSI themes is the one that copes with cells of no style.
         super().__init__(ansi_color=True if colorless else None)
@@ -83,7 +115,14 @@ class AcrfApp(App[int]):
         self._terminal_modes = terminal_modes()
         self.opened: list[RunFolder] = []
         self.launchpad: LaunchpadScreen | None = None
-        if not remembered().get("dark", True):
+        self.settings = Settings()
+        self.symbols: SymbolSet = BRAILLE
+        self.slow = options.slow
+        self.sparing = options.slow
+        """The line is far or slow: few frames, no animations, no blinking."""
+        self._keeper: ThemeKeeper | None = None
+        self._more_filters: list[LineFilter] = []
+        if not remembered().get("dark", not background_is_light(os.environ)):
             self.theme = "textual-light"  # until our themes are read: a bright terminal must not flash dark
 
     def compose(self) -> ComposeResult:
@@ -94,9 +133,12 @@ class AcrfApp(App[int]):
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
-        """After the first paint: read the themes and open the first screen."""
-        errors = self._take_themes()
-        self.theme_changed_signal.subscribe(self, self._remember_theme)
+        """After the first paint: read settings, keys and themes, and open the first screen."""
+        from acrf_tui.theme_keeper import ThemeKeeper
+
+        wrong = self._take_settings()
+        self._keeper = ThemeKeeper(self)
+        bad_themes = self._keeper.begin()
         if self.folder is not None:
             self.open_run(self.folder)
         else:
@@ -104,31 +146,106 @@ class AcrfApp(App[int]):
 
             self.launchpad = LaunchpadScreen(self.options.runs_dir)
             self.push_screen(self.launchpad)
-        if errors:
-            self.notify("\n".join(errors), title="Themes", severity="warning", timeout=12, markup=False)
+        for title, errors in (("Settings", wrong), ("Themes", bad_themes)):
+            if errors:
+                self.notify("\n".join(errors), title=title, severity="warning", timeout=12, markup=False)
 
-    # ------------------------------------------------------------------ themes
+    def _take_settings(self) -> list[str]:
+        self.settings, wrong = read_settings(settings_file())
+        if os.path.lexists(keys_file()):
+            from acrf_tui.keymap import read_keys
 
-    def _take_themes(self) -> list[str]:
-        from acrf_tui.themes import DEFAULT_THEME, load_themes
+            keymap, bad_keys = read_keys(keys_file())
+            wrong += bad_keys
+            self.set_keymap(keymap)
+        self.symbols = SYMBOL_SETS[symbols_name(self.options.symbols or self.settings.symbols, first_environment())]
+        if self.symbols.name == "ascii":
+            from acrf_tui.ascii import AsciiOnly
 
-        themes, errors = load_themes([shipped("themes"), platformdirs.user_config_path(APP_NAME) / "themes"])
-        for theme in themes:
-            self.register_theme(theme)
-        wanted = self.options.theme
-        if wanted is not None and wanted not in self.available_themes:
-            known = ", ".join(sorted(self.available_themes))
-            errors.append(f"--theme {wanted}: there is no such theme (known: {known})")
-        few_colors = self.colorless or self.console.color_system == "standard"
-        for name in (wanted, ANSI_THEME if few_colors else remembered().get("theme"), DEFAULT_THEME):
-            if isinstance(name, str) and name in self.available_themes:
-                self.theme = name
-                break
-        return errors
+            self._more_filters = [AsciiOnly()]
+        self.slow = self.options.slow or self.settings.slow == "on"
+        self.sparing = self.slow or (self.settings.slow == "auto" and over_ssh(os.environ))
+        if self.sparing:
+            self.animation_level = "none"
+            fewer_frames(SSH_FRAMES)
+        return wrong
 
-    def _remember_theme(self, theme: Theme) -> None:
-        if theme.name != self.options.theme:
-            remember(theme=theme.name, dark=theme.dark)
+    # ------------------------------------------------------------------ manners
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """The filters that all drawn lines pass."""
+        return [*super().get_line_filters(), *self._more_filters]
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """A cursor that blinks costs a line something twice a second."""
+        if self.sparing and hasattr(event.widget, "cursor_blink"):
+            event.widget.cursor_blink = False
+
+    def tell_terminal(self, sequence: str) -> None:
+        """Send the terminal an escape sequence that draws nothing."""
+        if self._driver is not None:
+            self._driver.write(sequence)
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Put `text` on the clipboard of the terminal in front of the user, also from within tmux or screen."""
+        from acrf_tui.terminal_messages import clipboard_sequence
+
+        self._clipboard = text
+        try:
+            self.tell_terminal(clipboard_sequence(text, os.environ))
+        except ValueError as problem:
+            self.notify(str(problem), title="Not copied", severity="warning", markup=False)
+
+    def action_copy(self) -> None:
+        """Copy what is selected, else what the screen offers: a command, a path, the lines in view."""
+        from acrf_tui.feed import harmless
+        from acrf_tui.terminal_messages import LONGEST_COPY
+
+        offer = getattr(self.screen, "text_to_copy", None)
+        text = self.screen.get_selected_text() or (offer() if offer is not None else "")
+        if not text:
+            self.notify("there is nothing to copy here", severity="warning")
+            return
+        self.copy_to_clipboard(text)
+        if len(text.encode("utf-8", "replace")) <= LONGEST_COPY:
+            lines = text.splitlines()
+            shown = text if len(lines) == 1 else f"{len(lines):,} lines, from: {lines[0].strip()}"
+            self.notify(harmless(shown[:300]), title="Copied", markup=False)
+
+    def action_picture(self) -> None:
+        """Save the screen as it is, in its size and theme."""
+        svg = self.export_screenshot(title=f"acrf-tui {__version__}")
+        self.run_worker(partial(self._save_picture, svg), thread=True, group="picture", exit_on_error=False)
+
+    def _save_picture(self, svg: str) -> None:
+        from acrf_tui.screenshot import write_picture
+
+        folder = screenshots_folder(self.settings)
+        try:
+            path = write_picture(folder, svg, time.time())
+        except OSError as error:
+            text = f"{folder}: cannot be written ({error.strerror}); `screenshots:` in {settings_file()} names another"
+            self.call_from_thread(self.notify, text, title="No picture", severity="error", markup=False)
+        else:
+            self.call_from_thread(self.notify, str(path), title="Picture saved", markup=False)
+
+    def action_change_theme(self) -> None:
+        """Pick from all themes, each seen at once."""
+        if self._keeper is not None and not self._keeper.previewing:
+            self._keeper.choose()
+
+    def put_theme_on_again(self) -> None:
+        """The colours of the theme that is on have changed."""
+        self._watch_theme(self.theme)
+
+    def on_alert(self, message: Alert) -> None:
+        """The run on the screen ended, failed or met NaN: ring or notify, where the user wants it."""
+        from acrf_tui.terminal_messages import notification_sequence
+
+        if self.settings.notify in ("bell", "both"):
+            self.bell()
+        if self.settings.notify in ("osc9", "both"):
+            self.tell_terminal(notification_sequence(message.text, os.environ))
 
     # ------------------------------------------------------------------ screens
 
@@ -139,7 +256,7 @@ class AcrfApp(App[int]):
 
         if all(folder.path != known.path for known in self.opened):
             self.opened.append(folder)
-        dashboard = DashboardScreen(Run(folder, observe=self.options.observe), slow=self.options.slow)
+        dashboard = DashboardScreen(Run(folder, observe=self.options.observe), slow=self.slow)
         self.push_screen(dashboard, self._dashboard_left)
 
     def _dashboard_left(self, result: str | None) -> None:
@@ -162,27 +279,3 @@ class AcrfApp(App[int]):
 
     def _leave(self, status: int) -> None:
         self.exit(status, return_code=status)
-
-
-# ---- what the app remembers between days -----------------------------------------------------------------------------
-
-
-def _memory_file() -> Path:
-    return platformdirs.user_state_path(APP_NAME) / "app.json"
-
-
-def remembered() -> dict[str, Any]:
-    """What was remembered, such as `theme`; empty where nothing readable says so."""
-    try:
-        found = json.loads(_memory_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def remember(**values: Any) -> None:
-    """Remember these values too. A read-only home costs the memory, never the app."""
-    with contextlib.suppress(OSError):
-        file = _memory_file()
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file.write_text(json.dumps({**remembered(), **values}) + "\n", encoding="utf-8")

@@ -8,13 +8,17 @@ import sys
 from collections.abc import Callable
 
 from acrf_engine.run.folder import RunError
+from acrf_tui.cli.completion import ASKED, answer_shell
 from acrf_tui.cli.parser import make_parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `acrf-tui`. Returns the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
-    args = make_parser().parse_args(arguments)
+    parser = make_parser()
+    if ASKED in os.environ:
+        answer_shell(parser)
+    args = parser.parse_args(arguments)
     handler: Callable[[argparse.Namespace], int] = args.handler
     try:
         return handler(args)

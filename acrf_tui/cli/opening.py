@@ -9,6 +9,8 @@ from pathlib import Path
 
 from acrf_engine.run.folder import RunError, RunFolder, default_runs_dir
 
+WEB_DRIVER = "textual.drivers.web_driver:WebDriver"
+
 
 def runs_dir_of(args: argparse.Namespace) -> Path:
     """The folder of runs that was asked for, or the default one."""
@@ -26,8 +28,12 @@ def require_terminal_or_headless(args: argparse.Namespace) -> None:
 
 
 def require_terminal() -> None:
-    """Raises RunError without a terminal on both sides, naming the way to go without one."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "dumb") == "dumb":
+    """Raises RunError without a terminal on all sides, naming the way to go without one."""
+    if os.environ.get("TEXTUAL_DRIVER") == WEB_DRIVER:
+        return  # `acrf-tui serve` is the terminal
+    # Textual draws on stderr and reads stdin; without a terminal on stdout too, somebody wants the output elsewhere.
+    on_terminals = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+    if not on_terminals or os.environ.get("TERM", "dumb") == "dumb":
         raise RunError("this is not a terminal the app can draw on (use `acrf-tui train CONFIG --headless`)")
 
 
@@ -43,5 +49,6 @@ def open_app(args: argparse.Namespace, folder: RunFolder | None) -> int:
         mouse=not getattr(args, "no_mouse", False),
         color=getattr(args, "color", "auto"),
         observe=getattr(args, "observe", False),
+        symbols=getattr(args, "symbols", None),
     )
     return run_app(options, folder)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from acrf_engine import __version__
-from acrf_tui.cli import lora, paths, queue, training, watching
+from acrf_tui.cli import completion, keys, lora, paths, queue, serve, training, watching
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -117,6 +117,22 @@ def make_parser() -> argparse.ArgumentParser:
     where = commands.add_parser("paths", help="where configs, themes, runs and caches are")
     _runs_option(where)
     where.set_defaults(handler=paths.paths)
+
+    table = commands.add_parser("keys", help="every key of the app, its id for keys.yaml, and what it does")
+    table.add_argument("--markdown", action="store_true", help="as the page docs/keys.md")
+    table.set_defaults(handler=keys.keys)
+
+    shell = commands.add_parser("completion", help="print a script that lets the shell complete acrf-tui")
+    shell.add_argument("shell", choices=("bash", "zsh", "fish"))
+    shell.set_defaults(handler=completion.completion)
+
+    browser = commands.add_parser("serve", help="show the app in a browser on this machine, or through a tunnel")
+    browser.add_argument(
+        "--port", type=int, default=serve.PORT, metavar="N", help="0: any free one (default %(default)s)"
+    )
+    _runs_option(browser)
+    _app_options(browser)
+    browser.set_defaults(handler=serve.serve)
     return parser
 
 
@@ -131,6 +147,12 @@ def _app_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-mouse", action="store_true", default=argparse.SUPPRESS, help="leave the mouse alone")
     parser.add_argument(
         "--color", choices=("auto", "16", "256", "truecolor", "none"), default=argparse.SUPPRESS, help="colours to use"
+    )
+    parser.add_argument(
+        "--symbols",
+        choices=("auto", "braille", "block", "ascii"),
+        default=argparse.SUPPRESS,
+        help="characters to draw with (auto: by the locale)",
     )
 
 

@@ -15,6 +15,7 @@ def paths(args: argparse.Namespace) -> int:
     from acrf_engine.config import ASSETS
     from acrf_engine.run.folder import APP_NAME, index_file
     from acrf_engine.run.waiting import line_file
+    from acrf_tui.settings import keys_file, read_settings, screenshots_folder, settings_file
 
     rows = {
         "runs": runs_dir_of(args),
@@ -22,6 +23,9 @@ def paths(args: argparse.Namespace) -> int:
         "own configs": platformdirs.user_config_path(APP_NAME) / "configs",
         "shipped themes": shipped("themes"),
         "own themes": platformdirs.user_config_path(APP_NAME) / "themes",
+        "settings": settings_file(),
+        "own keys": keys_file(),
+        "screenshots": screenshots_folder(read_settings(settings_file())[0]),
         "cache": platformdirs.user_cache_path(APP_NAME),
         "index of runs": index_file(),
         "device line": line_file(),

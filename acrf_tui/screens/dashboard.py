@@ -16,7 +16,9 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from acrf_engine.run.folder import RunFolder
+from acrf_tui.alerts import Alerts
 from acrf_tui.charts.lines import LineView
+from acrf_tui.copying import next_command
 from acrf_tui.feed import Answered, Batch, Feed, FeedTrouble, HistoryRead, RunSource, StreamEnded
 from acrf_tui.panels.anchors import AnchorsPanel
 from acrf_tui.panels.gpu import GpuPanel
@@ -113,6 +115,7 @@ class DashboardScreen(Screen[str]):
         self._read_only = source.read_only
         self._header = Header(source.name, self._read_only, id="header")
         self._feed = Feed(source, self)
+        self._alerts = Alerts(source.name)
         self._ticks = 0
         self._painted: dict[int, int] = {}
         self._leaving = False
@@ -162,6 +165,7 @@ class DashboardScreen(Screen[str]):
         """Start from what is stored; for an ended run that is all there is."""
         self.run_state.load(message.history)
         status = message.status
+        self._alerts.begin(status)
         self.run_state.total_steps = self.run_state.total_steps or int(status.get("total_steps") or 0)
         self._feed.taken()
         self._after_events()
@@ -171,6 +175,8 @@ class DashboardScreen(Screen[str]):
         """Reduce new events; panels see them at their next tick."""
         for event in message.events:
             self.run_state.apply(event)
+        for alert in self._alerts.of(message.events):
+            self.app.post_message(alert)
         if self.source.skew and not self._read_only:
             self._read_only = self._header.read_only = True
             self.run_state.note("warning", self.source.skew, time.time())
@@ -180,6 +186,8 @@ class DashboardScreen(Screen[str]):
     def on_stream_ended(self, message: StreamEnded) -> None:
         """The supervisor is gone. A run that said its last word stays as it is."""
         status = message.status
+        for alert in self._alerts.ended(status):
+            self.app.post_message(alert)
         self.run_state.vanish(str(status.get("state", "interrupted")), str(status.get("error") or ""), time.time())
         self._after_events()
         self._paint_all()
@@ -415,6 +423,13 @@ class DashboardScreen(Screen[str]):
         may_stop = self.run_state.state in LEAVABLE and not self._read_only
         dialog = LeaveDialog(self.source.name, may_stop=may_stop, waiting=self.run_state.waiting)
         self.app.push_screen(dialog, answered)
+
+    def text_to_copy(self) -> str:
+        """In the journal its lowest entry in view, else the command that goes on from here."""
+        panel = self._focused_panel()
+        if isinstance(panel, JournalPanel) and panel.lowest is not None:
+            return panel.lowest.text
+        return next_command(self.source.folder, self.run_state.state)
 
     def _focused_panel(self) -> Panel | None:
         node: Widget | None = self.focused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -446,6 +447,13 @@ class LaunchpadScreen(Screen[None]):
         demo = next((entry for entry in self.samples if entry.name == "demo"), None)
         if demo is not None:
             self._start(demo)
+
+    def text_to_copy(self) -> str:
+        """The folder of the chosen run, or the command that starts the chosen config."""
+        run, entry = self.query_one(RunList).chosen, self.query_one(ConfigList).chosen
+        if self.query_one(RunList).has_focus and run is not None:
+            return str(run.folder)
+        return f"acrf-tui train {shlex.quote(str(entry.path))}" if entry is not None else ""
 
     def action_help(self) -> None:
         """List the keys that work now."""
