@@ -172,6 +172,11 @@ class AcrfApp(App[int]):
 
     # ------------------------------------------------------------------ manners
 
+    def get_key_display(self, binding: Binding) -> str:
+        """How a key is shown: in ASCII by its name, where its sign would be lost."""
+        shown = super().get_key_display(binding)
+        return binding.key if self.symbols.name == "ascii" and not shown.isascii() else shown
+
     def get_line_filters(self) -> Sequence[LineFilter]:
         """The filters that all drawn lines pass."""
         return [*super().get_line_filters(), *self._more_filters]
@@ -218,6 +223,7 @@ class AcrfApp(App[int]):
         self.run_worker(partial(self._save_picture, svg), thread=True, group="picture", exit_on_error=False)
 
     def _save_picture(self, svg: str) -> None:
+        from acrf_tui.screens.launchpad_configs import short_path
         from acrf_tui.screenshot import write_picture
 
         folder = screenshots_folder(self.settings)
@@ -227,7 +233,7 @@ class AcrfApp(App[int]):
             text = f"{folder}: cannot be written ({error.strerror}); `screenshots:` in {settings_file()} names another"
             self.call_from_thread(self.notify, text, title="No picture", severity="error", markup=False)
         else:
-            self.call_from_thread(self.notify, str(path), title="Picture saved", markup=False)
+            self.call_from_thread(self.notify, short_path(path), title="Picture saved", markup=False)
 
     def action_change_theme(self) -> None:
         """Pick from all themes, each seen at once."""

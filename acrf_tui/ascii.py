@@ -12,23 +12,23 @@ from textual.filter import LineFilter
 
 UNKNOWN = "?"
 _SAME: dict[str, str] = {
-    "-": "─━╌╍┄┅┈┉═╴╶╸╺‐‑‒–—―−⁃",
+    "-": "─╌┄┈╴╶‐‑‒–—―−⁃",
     "|": "│┃╎╏┆┇┊┋║╵╷╹╻‖▏▎▍▌▐▕⏐",
     "+": "┌┐└┘├┤┬┴┼┏┓┗┛┣┫┳┻╋╭╮╯╰╔╗╚╝╠╣╦╩╬┝┥┯┷┿┠┨┰┸╂✓✔",
     "*": "●•∙⬤★✱◉",
     "o": "○◌◯◦°◔◷◑◕",
     "#": "█▉▊▋■▪◼▓▒◆▣⬛▆▇",
-    "=": "▀▄▬▔≡",
-    ".": "·⋅▁▂░…",
+    "=": "━╍┅┉╸╺═▀▄▬▔≡",
+    ".": "·⋅▁▂░",
     ":": "▃▄▅⋮",
     "x": "✗✘×✕✖",
     "^": "▲△↑⇑⏶",
     "v": "▼▽↓⇓⏷",
     ">": "▶▸►→⇒›»⏵",
-    "<": "◀◂◄←⇐‹«",
+    "<": "↵⏎◀◂◄←⇐‹«",
     "/": "÷∕⁄╱",
     "\\": "╲",
-    "~": "≈∼",
+    "~": "≈∼…",
     '"': "“”„",
     "'": "‘’‚′",
     "a": "α", "b": "β", "g": "γ", "d": "δ∂", "e": "ε", "z": "ζ", "n": "η", "i": "ι", "k": "κ", "l": "λ",
@@ -57,7 +57,11 @@ def _plain(char: str) -> str:
 @lru_cache(4096)
 def to_ascii(text: str) -> str:
     """`text` in ASCII, in exactly as many cells: lookalikes where there are some, else question marks."""
-    return text if text.isascii() else "".join(char if char.isascii() else _plain(char) for char in text)
+    if text.isascii():
+        return text
+    plain = "".join(char if char.isascii() else _plain(char) for char in text)
+    width = cell_len(text)  # less than the sum where characters join, as in flags
+    return plain if cell_len(plain) == width else plain[:width].ljust(width, UNKNOWN)
 
 
 class AsciiOnly(LineFilter):

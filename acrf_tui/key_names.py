@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from textual.keys import KEY_TO_UNICODE_NAME, Keys, _character_to_key, key_to_character
+from textual.keys import KEY_TO_UNICODE_NAME, REPLACED_KEYS, Keys, _character_to_key, key_to_character
 
 ALSO_WRITTEN = {
     "esc": "escape", "return": "enter", "del": "delete", "ins": "insert", "pgup": "pageup", "pgdn": "pagedown",
@@ -22,7 +22,7 @@ TAKEN = {
     "shift+tab": "goes to the part before",
 }
 """Keys that always do the same, so that nobody is locked in or out."""
-_NAMES = frozenset(key.value for key in Keys if not key.value.startswith("<"))
+_NAMES = frozenset(key.value for key in Keys if not key.value.startswith("<") and key.value not in ALSO_WRITTEN)
 
 
 def normal_key(name: str) -> str:
@@ -40,7 +40,9 @@ def normal_key(name: str) -> str:
         if "shift" in modifiers and base.isalpha():
             raise ValueError(f"{name!r} comes from a terminal as its capital (write {base.upper()})")
         plain = base if modifiers else _character_to_key(base)
-    elif base in _NAMES or base in KEY_TO_UNICODE_NAME or key_to_character(base) is not None:
+    elif base not in ALSO_WRITTEN and (
+        base in _NAMES or base in REPLACED_KEYS or base in KEY_TO_UNICODE_NAME or _names_a_character(base)
+    ):
         plain = base
     else:
         raise ValueError(f"{name!r} is no key ({_meant(base, modifiers)})")
@@ -50,10 +52,15 @@ def normal_key(name: str) -> str:
     return whole
 
 
+def _names_a_character(name: str) -> bool:
+    char = key_to_character(name)  # the Unicode database knows control characters too, `esc` among them
+    return char is not None and char.isprintable() and name == name.lower() and _character_to_key(char) == name
+
+
 def _meant(base: str, modifiers: list[str]) -> str:
     lower = base.lower()
     found = ALSO_WRITTEN.get(lower) or (lower if lower in _NAMES else "")
     if not found:
-        close = get_close_matches(lower, [*_NAMES, *KEY_TO_UNICODE_NAME], n=1)
+        close = get_close_matches(lower, [*_NAMES, *KEY_TO_UNICODE_NAME, *REPLACED_KEYS], n=1)
         found = close[0] if close else ""
     return f"did you mean {'+'.join([*modifiers, found])}?" if found else "see docs/keys.md"

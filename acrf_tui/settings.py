@@ -83,10 +83,9 @@ def _problem(key: str, value: object) -> str:
         path = Path(value).expanduser()
         return "" if path.is_absolute() else f"{value!r} must begin with / or ~ (the app is started from many folders)"
     if value not in CHOICES[key]:
-        said = (
-            {True: "on", False: "off", None: "nothing"}.get(value, value) if isinstance(value, bool | None) else value
-        )
-        return f"{said!r} is none of the choices ({suggestion(str(said), CHOICES[key])})"
+        if isinstance(value, bool) and key == "slow":
+            return f"write {'on' if value else 'off'} ({str(value).lower()} is another word in YAML)"
+        return f"{value!r} is none of the choices ({suggestion(str(value), CHOICES[key])})"
     return ""
 
 

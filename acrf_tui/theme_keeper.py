@@ -50,6 +50,8 @@ class ThemeKeeper:
         self.app = app
         self.previewing = False
         """A theme is only being looked at: it is not remembered."""
+        self._unchosen: str | None = None
+        """The theme that is on without anybody having chosen it."""
         self._version: Version = ()
         self._own: set[str] = set()
         self._looking = False
@@ -68,6 +70,7 @@ class ThemeKeeper:
             known = ", ".join(sorted(self.app.available_themes))
             errors.append(f"--theme {wanted}: there is no such theme (known: {known})")
         self._put_on(wanted)
+        self._unchosen = self.app.theme
         self.app.theme_changed_signal.subscribe(self.app, self._changed)
         if self._version:
             self.app.set_interval(LOOK_SECONDS, self._look)
@@ -83,8 +86,10 @@ class ThemeKeeper:
                 break
 
     def _changed(self, theme: Theme) -> None:
-        if theme.name != self.app.options.theme and not self.previewing:
-            remember(theme=theme.name, dark=theme.dark)
+        if self.previewing or theme.name in (self._unchosen, self.app.options.theme):
+            return
+        self._unchosen = None
+        remember(theme=theme.name, dark=theme.dark)
 
     def choose(self) -> None:
         """Let the user pick a theme, seeing each."""
@@ -96,6 +101,7 @@ class ThemeKeeper:
                 return
             if self.app.theme != name and name in self.app.available_themes:
                 self.app.theme = name
+            self._unchosen = None
             self._changed(self.app.current_theme)
 
         self.previewing = True

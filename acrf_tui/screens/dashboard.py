@@ -11,7 +11,6 @@ from textual.app import ComposeResult
 from textual.binding import ActiveBinding, Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.reactive import Reactive
-from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -30,6 +29,7 @@ from acrf_tui.panels.panel import Panel
 from acrf_tui.panels.progress import ProgressPanel
 from acrf_tui.panels.rate import RatePanel
 from acrf_tui.panels.weight import WeightPanel
+from acrf_tui.screens.calm import CalmScreen
 from acrf_tui.screens.dialogs import HelpDialog, KeyHelp, LeaveDialog, RateDialog
 from acrf_tui.state import RunState, describe_ack
 
@@ -46,7 +46,7 @@ def command_binding(key: str, action: str, description: str, id: str, tooltip: s
     return Binding(key, action, description, show=show, id=id, tooltip=tooltip)
 
 
-class DashboardScreen(Screen[str]):
+class DashboardScreen(CalmScreen[str]):
     """Shows a run and steers it. Dismissed with "detach", "stopped" or "closed"."""
 
     CSS_PATH = "../styles/dashboard.tcss"

@@ -17,7 +17,6 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal
 from textual.content import Content
 from textual.message import Message
-from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Footer, OptionList, Static
 from textual.worker import Worker, WorkerState, get_current_worker
@@ -25,6 +24,7 @@ from textual.worker import Worker, WorkerState, get_current_worker
 from acrf_engine import __version__
 from acrf_engine.run.folder import RunFolder
 from acrf_tui.charts.lines import LineView, fit, line, spread
+from acrf_tui.screens.calm import CalmScreen
 from acrf_tui.screens.launchpad_check import Outlook, read_settings, remedy, run_check, with_report
 from acrf_tui.screens.launchpad_configs import ConfigEntry, own_configs, printable, sample_configs, short_path
 from acrf_tui.screens.launchpad_lists import ConfigList, RunList
@@ -39,7 +39,7 @@ DESCRIBED_FROM_ROWS = 30
 NO_RUNS = "No runs yet: enter starts the chosen config, n takes your own pictures."
 
 
-class LaunchpadScreen(Screen[None]):
+class LaunchpadScreen(CalmScreen[None]):
     """Chooses what to train and which run to look at. Asks the app to open runs and forms, by messages."""
 
     CSS_PATH = "../styles/launchpad.tcss"

@@ -9,12 +9,12 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
 from textual.widgets import Input, Log
 
 from acrf_tui.charts.lines import LineView, line, spread
 from acrf_tui.feed import harmless
 from acrf_tui.panels.keys import KeysLine
+from acrf_tui.screens.calm import CalmScreen
 
 LOOK_SECONDS = 0.5
 SLOW_LOOK_SECONDS = 1.0
@@ -47,7 +47,7 @@ class LogTail:
         return [harmless(text.decode("utf-8", "replace").rpartition("\r")[2]) for text in lines]
 
 
-class LogScreen(Screen[None]):
+class LogScreen(CalmScreen[None]):
     """Shows a log, newest at the bottom. It follows while the end is in view."""
 
     CSS_PATH = "../styles/log.tcss"
