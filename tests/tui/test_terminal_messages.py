@@ -180,7 +180,8 @@ async def test_y_copies_what_goes_on_from_here(home: Path, monkeypatch: pytest.M
     sent: list[str] = []
     monkeypatch.setattr(app, "tell_terminal", sent.append)
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(lambda: isinstance(app.screen, LaunchpadScreen) and app.screen.query("#runs").first().display)
+        await until(lambda: isinstance(app.screen, LaunchpadScreen) and bool(app.screen.query("#runs")))
+        await until(lambda: bool(app.screen.query_one("#runs").display))
         await pilot.press("y")
         await until(lambda: len(sent) == 1)
         assert copied(sent[0]).startswith("acrf-tui train ")
@@ -237,7 +238,8 @@ def test_y_reaches_the_terminal_outside_of_tmux(home: Path, option: str) -> None
     other = {"set-clipboard on": "allow-passthrough off", "allow-passthrough on": "set-clipboard off"}[option]
     config = home / "tmux.conf"
     config.write_text(
-        f"set -g default-terminal tmux-256color\nset -g {option}\nset -g {other}\nset -as terminal-features ',*:clipboard'\n"
+        f"set -g default-terminal tmux-256color\nset -g {option}\nset -g {other}\n"
+        "set -as terminal-features ',*:clipboard'\n"
     )
     socket = home / "tmux"
     command = f"{sys.executable} -m acrf_tui.cli --runs {home}/runs"
