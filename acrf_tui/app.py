@@ -19,9 +19,7 @@ from textual.widgets import Static
 
 from acrf_engine import __version__
 from acrf_engine.run.folder import RunError, RunFolder
-from acrf_tui.charts.symbols import BRAILLE, SYMBOL_SETS, SymbolSet
 from acrf_tui.memory import remember, remembered
-from acrf_tui.settings import Settings, keys_file, read_settings, screenshots_folder, settings_file
 from acrf_tui.terminal import (
     background_is_light,
     choose_colors,
@@ -38,7 +36,9 @@ if TYPE_CHECKING:
     from textual.filter import LineFilter
 
     from acrf_tui.alerts import Alert
+    from acrf_tui.charts.symbols import SymbolSet
     from acrf_tui.screens.launchpad import LaunchpadScreen
+    from acrf_tui.settings import Settings
     from acrf_tui.theme_keeper import ThemeKeeper
 
 __all__ = ["AcrfApp", "AppOptions", "remember", "remembered", "run_app"]
@@ -106,6 +106,10 @@ class AcrfApp(App[int]):
         Binding("T", "change_theme", "Theme", show=False, id="app.theme", tooltip="Choose a theme, seeing each"),
     ]
 
+    settings: Settings
+    symbols: SymbolSet
+    """Both are read after the first paint, before any screen is opened."""
+
     def __init__(self, options: AppOptions, folder: RunFolder | None = None, *, colorless: bool = False) -> None:
         # Without colours Textual's filter for ANSI themes is the one that copes with cells of no style.
         super().__init__(ansi_color=True if colorless else None)
@@ -115,8 +119,6 @@ class AcrfApp(App[int]):
         self._terminal_modes = terminal_modes()
         self.opened: list[RunFolder] = []
         self.launchpad: LaunchpadScreen | None = None
-        self.settings = Settings()
-        self.symbols: SymbolSet = BRAILLE
         self.slow = options.slow
         self.sparing = options.slow
         """The line is far or slow: few frames, no animations, no blinking."""
@@ -151,6 +153,9 @@ class AcrfApp(App[int]):
                 self.notify("\n".join(errors), title=title, severity="warning", timeout=12, markup=False)
 
     def _take_settings(self) -> list[str]:
+        from acrf_tui.charts.symbols import SYMBOL_SETS
+        from acrf_tui.settings import keys_file, read_settings, settings_file
+
         self.settings, wrong = read_settings(settings_file())
         if os.path.lexists(keys_file()):
             from acrf_tui.keymap import read_keys
@@ -175,7 +180,7 @@ class AcrfApp(App[int]):
     def get_key_display(self, binding: Binding) -> str:
         """How a key is shown: in ASCII by its name, where its sign would be lost."""
         shown = super().get_key_display(binding)
-        return binding.key if self.symbols.name == "ascii" and not shown.isascii() else shown
+        return binding.key if self._more_filters and not shown.isascii() else shown
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """The filters that all drawn lines pass."""
@@ -219,12 +224,15 @@ class AcrfApp(App[int]):
 
     def action_picture(self) -> None:
         """Save the screen as it is, in its size and theme."""
+        if self._keeper is None:
+            return  # nothing is on the screen yet
         svg = self.export_screenshot(title=f"acrf-tui {__version__}")
         self.run_worker(partial(self._save_picture, svg), thread=True, group="picture", exit_on_error=False)
 
     def _save_picture(self, svg: str) -> None:
         from acrf_tui.screens.launchpad_configs import short_path
         from acrf_tui.screenshot import write_picture
+        from acrf_tui.settings import screenshots_folder, settings_file
 
         folder = screenshots_folder(self.settings)
         try:

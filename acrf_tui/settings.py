@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -91,5 +90,7 @@ def _problem(key: str, value: object) -> str:
 
 def suggestion(given: str, known: list[str] | tuple[str, ...]) -> str:
     """What to write instead: the closest of `known`, else all of them."""
+    from difflib import get_close_matches
+
     close = get_close_matches(given, known, n=1)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
