@@ -13,7 +13,7 @@ class CalmScreen(Screen[Result]):
     """Below a dialog it repaints what changed, once.
 
     Textual 8.2.8 marks a screen below another as dirty again after each of its repaints, all of it: once anything there
-    changes, the whole terminal is sent at up to 60 frames a second (200 KB/s) until the dialog closes.
+    has changed, the whole terminal is sent with every message that the screen gets, until the dialog closes.
     """
 
     def _compositor_refresh(self) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_run import FakeSource, make_history, make_step
+from textual.screen import Screen
 from textual.widgets import OptionList
 
 from acrf_tui import theme_keeper
@@ -142,9 +144,15 @@ async def test_a_live_run_below_a_dialog_is_not_repainted_whole_again_and_again(
         source.push(make_step(21))
         await until(lambda: screen.run_state.step == 21)
         await pilot.pause(0.6)
-        shown: list[object] = []
+        cells: list[int] = []
         display = app._display
-        monkeypatch.setattr(app, "_display", lambda *args: (shown.append(args), display(*args)))
+
+        def counting(screen: Screen[object], update: Any) -> None:
+            cells.append(sum(end - start for _, start, end in getattr(update, "spans", ())))
+            display(screen, update)
+
+        monkeypatch.setattr(app, "_display", counting)
         source.push(make_step(22))
+        await until(lambda: sum(cells) > 0 and screen.run_state.step == 22)
         await pilot.pause(1.0)
-        assert 1 <= len(shown) <= 12
+        assert max(cells) < 120 * 40 / 2
