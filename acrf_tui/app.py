@@ -150,7 +150,8 @@ class AcrfApp(App[int]):
             self.push_screen(self.launchpad)
         for title, errors in (("Settings", wrong), ("Themes", bad_themes)):
             if errors:
-                self.notify("\n".join(errors), title=title, severity="warning", timeout=12, markup=False)
+                text = "\n".join(errors).replace(f"{Path.home()}/", "~/")
+                self.notify(text, title=title, severity="warning", timeout=12, markup=False)
 
     def _take_settings(self) -> list[str]:
         from acrf_tui.charts.symbols import SYMBOL_SETS
