@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from textual import events
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
 from acrf_engine import __version__
 from acrf_engine.run.folder import RunError, RunFolder
+from acrf_tui.manners import MannerlyApp
 from acrf_tui.memory import remember, remembered
 from acrf_tui.terminal import (
     background_is_light,
@@ -33,12 +31,8 @@ from acrf_tui.terminal import (
 
 if TYPE_CHECKING:
     from textual.command import Provider
-    from textual.filter import LineFilter
 
-    from acrf_tui.alerts import Alert
-    from acrf_tui.charts.symbols import SymbolSet
     from acrf_tui.screens.launchpad import LaunchpadScreen
-    from acrf_tui.settings import Settings
     from acrf_tui.theme_keeper import ThemeKeeper
 
 __all__ = ["AcrfApp", "AppOptions", "remember", "remembered", "run_app"]
@@ -88,7 +82,7 @@ def _actions_provider() -> type[Provider]:
     return ActionsProvider
 
 
-class AcrfApp(App[int]):
+class AcrfApp(MannerlyApp):
     """Screens come and go; the training never notices."""
 
     TITLE = "acrf-tui"
@@ -106,10 +100,6 @@ class AcrfApp(App[int]):
         Binding("T", "change_theme", "Theme", show=False, id="app.theme", tooltip="Choose a theme, seeing each"),
     ]
 
-    settings: Settings
-    symbols: SymbolSet
-    """Both are read after the first paint, before any screen is opened."""
-
     def __init__(self, options: AppOptions, folder: RunFolder | None = None, *, colorless: bool = False) -> None:
         # Without colours Textual's filter for ANSI themes is the one that copes with cells of no style.
         super().__init__(ansi_color=True if colorless else None)
@@ -121,9 +111,7 @@ class AcrfApp(App[int]):
         self.launchpad: LaunchpadScreen | None = None
         self.slow = options.slow
         self.sparing = options.slow
-        """The line is far or slow: few frames, no animations, no blinking."""
         self._keeper: ThemeKeeper | None = None
-        self._more_filters: list[LineFilter] = []
         if not remembered().get("dark", not background_is_light(os.environ)):
             self.theme = "textual-light"  # until our themes are read: a bright terminal must not flash dark
 
@@ -168,81 +156,16 @@ class AcrfApp(App[int]):
         if self.symbols.name == "ascii":
             from acrf_tui.ascii import AsciiOnly
 
-            self._more_filters = [AsciiOnly()]
+            self.more_filters = [AsciiOnly()]
         self.slow = self.options.slow or self.settings.slow == "on"
         self.sparing = self.slow or (self.settings.slow == "auto" and over_ssh(os.environ))
         if self.sparing:
             self.animation_level = "none"
             fewer_frames(SSH_FRAMES)
+        self.ready = True
         return wrong
 
-    # ------------------------------------------------------------------ manners
-
-    def get_key_display(self, binding: Binding) -> str:
-        """How a key is shown: in ASCII by its name, where its sign would be lost."""
-        shown = super().get_key_display(binding)
-        return binding.key if self._more_filters and not shown.isascii() else shown
-
-    def get_line_filters(self) -> Sequence[LineFilter]:
-        """The filters that all drawn lines pass."""
-        return [*super().get_line_filters(), *self._more_filters]
-
-    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        """A cursor that blinks costs a line something twice a second."""
-        if self.sparing and hasattr(event.widget, "cursor_blink"):
-            event.widget.cursor_blink = False
-
-    def tell_terminal(self, sequence: str) -> None:
-        """Send the terminal an escape sequence that draws nothing."""
-        if self._driver is not None:
-            self._driver.write(sequence)
-
-    def copy_to_clipboard(self, text: str) -> None:
-        """Put `text` on the clipboard of the terminal in front of the user, also from within tmux or screen."""
-        from acrf_tui.terminal_messages import clipboard_sequence
-
-        self._clipboard = text
-        try:
-            self.tell_terminal(clipboard_sequence(text, os.environ))
-        except ValueError as problem:
-            self.notify(str(problem), title="Not copied", severity="warning", markup=False)
-
-    def action_copy(self) -> None:
-        """Copy what is selected, else what the screen offers: a command, a path, the lines in view."""
-        from acrf_tui.feed import harmless
-        from acrf_tui.terminal_messages import LONGEST_COPY
-
-        offer = getattr(self.screen, "text_to_copy", None)
-        text = self.screen.get_selected_text() or (offer() if offer is not None else "")
-        if not text:
-            self.notify("there is nothing to copy here", severity="warning")
-            return
-        self.copy_to_clipboard(text)
-        if len(text.encode("utf-8", "replace")) <= LONGEST_COPY:
-            lines = text.splitlines()
-            shown = text if len(lines) == 1 else f"{len(lines):,} lines, from: {lines[0].strip()}"
-            self.notify(harmless(shown[:300]), title="Copied", markup=False)
-
-    def action_picture(self) -> None:
-        """Save the screen as it is, in its size and theme."""
-        if self._keeper is None:
-            return  # nothing is on the screen yet
-        svg = self.export_screenshot(title=f"acrf-tui {__version__}")
-        self.run_worker(partial(self._save_picture, svg), thread=True, group="picture", exit_on_error=False)
-
-    def _save_picture(self, svg: str) -> None:
-        from acrf_tui.screens.launchpad_configs import short_path
-        from acrf_tui.screenshot import write_picture
-        from acrf_tui.settings import screenshots_folder, settings_file
-
-        folder = screenshots_folder(self.settings)
-        try:
-            path = write_picture(folder, svg, time.time())
-        except OSError as error:
-            text = f"{folder}: cannot be written ({error.strerror}); `screenshots:` in {settings_file()} names another"
-            self.call_from_thread(self.notify, text, title="No picture", severity="error", markup=False)
-        else:
-            self.call_from_thread(self.notify, short_path(path), title="Picture saved", markup=False)
+    # ------------------------------------------------------------------ themes
 
     def action_change_theme(self) -> None:
         """Pick from all themes, each seen at once."""
@@ -252,15 +175,6 @@ class AcrfApp(App[int]):
     def put_theme_on_again(self) -> None:
         """The colours of the theme that is on have changed."""
         self._watch_theme(self.theme)
-
-    def on_alert(self, message: Alert) -> None:
-        """The run on the screen ended, failed or met NaN: ring or notify, where the user wants it."""
-        from acrf_tui.terminal_messages import notification_sequence
-
-        if self.settings.notify in ("bell", "both"):
-            self.bell()
-        if self.settings.notify in ("osc9", "both"):
-            self.tell_terminal(notification_sequence(message.text, os.environ))
 
     # ------------------------------------------------------------------ screens
 
