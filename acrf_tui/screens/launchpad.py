@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,6 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal
 from textual.content import Content
 from textual.message import Message
-from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Footer, OptionList, Static
 from textual.worker import Worker, WorkerState, get_current_worker
@@ -24,6 +24,7 @@ from textual.worker import Worker, WorkerState, get_current_worker
 from acrf_engine import __version__
 from acrf_engine.run.folder import RunFolder
 from acrf_tui.charts.lines import LineView, fit, line, spread
+from acrf_tui.screens.calm import CalmScreen
 from acrf_tui.screens.launchpad_check import Outlook, read_settings, remedy, run_check, with_report
 from acrf_tui.screens.launchpad_configs import ConfigEntry, own_configs, printable, sample_configs, short_path
 from acrf_tui.screens.launchpad_lists import ConfigList, RunList
@@ -38,7 +39,7 @@ DESCRIBED_FROM_ROWS = 30
 NO_RUNS = "No runs yet: enter starts the chosen config, n takes your own pictures."
 
 
-class LaunchpadScreen(Screen[None]):
+class LaunchpadScreen(CalmScreen[None]):
     """Chooses what to train and which run to look at. Asks the app to open runs and forms, by messages."""
 
     CSS_PATH = "../styles/launchpad.tcss"
@@ -446,6 +447,13 @@ class LaunchpadScreen(Screen[None]):
         demo = next((entry for entry in self.samples if entry.name == "demo"), None)
         if demo is not None:
             self._start(demo)
+
+    def text_to_copy(self) -> str:
+        """The folder of the chosen run, or the command that starts the chosen config."""
+        run, entry = self.query_one(RunList).chosen, self.query_one(ConfigList).chosen
+        if self.query_one(RunList).has_focus and run is not None:
+            return str(run.folder)
+        return f"acrf-tui train {shlex.quote(str(entry.path))}" if entry is not None else ""
 
     def action_help(self) -> None:
         """List the keys that work now."""
