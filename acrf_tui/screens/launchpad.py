@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -13,29 +12,25 @@ from typing import ClassVar
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Container, Horizontal
-from textual.content import Content
+from textual.containers import Horizontal
 from textual.message import Message
 from textual.screen import Screen
-from textual.timer import Timer
 from textual.widgets import Footer, OptionList, Static
-from textual.worker import Worker, WorkerState, get_current_worker
+from textual.worker import Worker, WorkerState
 
 from acrf_engine import __version__
 from acrf_engine.run.folder import RunFolder
-from acrf_tui.charts.lines import LineView, fit, line, spread
-from acrf_tui.screens.launchpad_check import Outlook, read_settings, remedy, run_check, with_report
-from acrf_tui.screens.launchpad_configs import ConfigEntry, own_configs, printable, sample_configs, short_path
-from acrf_tui.screens.launchpad_lists import ConfigList, RunList
-from acrf_tui.screens.launchpad_outlook import OutlookView
-from acrf_tui.screens.launchpad_runs import RunSummary, head, read_runs
-from acrf_tui.screens.launchpad_start import DeviceChoice, Started, cancel, device_choices, move_up, resume, start
+from acrf_tui.charts.lines import LineView, line, spread
+from acrf_tui.screens.launchpad_check import remedy
+from acrf_tui.screens.launchpad_configs import ConfigEntry, own_configs, sample_configs, short_path
+from acrf_tui.screens.launchpad_examine import Examiner
+from acrf_tui.screens.launchpad_lists import ConfigList
+from acrf_tui.screens.launchpad_runs import RunSummary, read_runs
+from acrf_tui.screens.launchpad_runs_box import RunsBox
+from acrf_tui.screens.launchpad_start import DeviceChoice, Started, device_choices, resume, start
 
 LOOK_SECONDS = 2.0
-SETTLE_SECONDS = 0.12
-"""How long the choice must rest before its check starts: holding a key down must not start a process for each row."""
 DESCRIBED_FROM_ROWS = 30
-NO_RUNS = "No runs yet: enter starts the chosen config, n takes your own pictures."
 
 
 class LaunchpadScreen(Screen[None]):
@@ -61,16 +56,6 @@ class LaunchpadScreen(Screen[None]):
             tooltip="Start the chosen config on your own pictures",
         ),
         Binding(
-            "r", "resume", "Resume", id="launchpad.resume",
-            tooltip="Continue the chosen run from its newest good checkpoint",
-        ),
-        Binding("r", "extend", "Train on", id="launchpad.extend", tooltip="Train the chosen finished run further"),
-        Binding("u", "move_up", "Up the line", id="launchpad.move-up", tooltip="Let the chosen waiting run go earlier"),
-        Binding(
-            "x", "cancel_waiting", "Take out", id="launchpad.cancel",
-            tooltip="Take the chosen waiting run out of the line",
-        ),
-        Binding(
             "d", "demo", "Demo", id="launchpad.demo", show=False,
             tooltip="Start the demo: built-in model and pictures",
         ),
@@ -85,14 +70,6 @@ class LaunchpadScreen(Screen[None]):
 
         runs: list[RunSummary]
         configs: list[ConfigEntry]
-
-    @dataclass
-    class Examined(Message):
-        """What is known of a config now; `version` is its file's change time."""
-
-        entry: ConfigEntry
-        version: int
-        outlook: Outlook
 
     @dataclass
     class StartAnswered(Message):
@@ -126,16 +103,19 @@ class LaunchpadScreen(Screen[None]):
         self.samples: list[ConfigEntry] = []
         self.own: list[ConfigEntry] = []
         self.starting = ""
-        self._outlooks: dict[Path, tuple[int, Outlook]] = {}
-        self._settle: Timer | None = None
         self._looking = False
-        self._examining: Path | None = None
-        self._chosen: tuple[object, ...] = ()
-        self._hint = ""
-        self._failure: tuple[Path | None, str] = (None, "")
-        """The config that did not start, and why."""
 
     # ------------------------------------------------------------------ building
+
+    @property
+    def examiner(self) -> Examiner:
+        """What the chosen config will do."""
+        return self.query_one(Examiner)
+
+    @property
+    def runs_box(self) -> RunsBox:
+        """The runs."""
+        return self.query_one(RunsBox)
 
     def compose(self) -> ComposeResult:
         yield LineView(id="launchpad-head")
@@ -143,12 +123,8 @@ class LaunchpadScreen(Screen[None]):
             configs = ConfigList(id="configs")
             configs.border_title = "Configs"
             yield configs
-            yield OutlookView(id="outlook")
-        with Container(id="runs-box") as box:
-            box.border_title = "Runs"
-            yield Static("", id="runs-head", markup=False)
-            yield RunList(id="runs")
-            yield Static(NO_RUNS, id="no-runs", markup=False)
+            yield Examiner(self.runs_dir, id="outlook")
+        yield RunsBox(id="runs-box")
         yield Static("This terminal is too small: 60x20 is the least. Runs are not affected.", id="launchpad-too-small")
         yield Footer(compact=True, show_command_palette=False)
 
@@ -175,53 +151,21 @@ class LaunchpadScreen(Screen[None]):
         where = line((f"runs in {short_path(self.runs_dir)} ", "muted"))
         self.query_one("#launchpad-head", LineView).show([spread(title, where, self.size.width)])
         self._show_configs()
-        self._show_runs(self.query_one(RunList).runs)
+        self._show_runs(self.runs_box.rows.runs)
 
     def _show_configs(self) -> None:
         described = self.size.height >= DESCRIBED_FROM_ROWS
         self.query_one(ConfigList).show([*self.samples, *self.own], described=described)
 
     def _show_runs(self, runs: Sequence[RunSummary]) -> None:
-        runs_list = self.query_one(RunList)
-        had_focus = runs_list.has_focus
-        for selector in ("#runs", "#runs-head"):
-            self.query_one(selector).display = bool(runs)
-        self.query_one("#no-runs").display = not runs
-        runs_list.show(runs)
-        self.on_run_list_rearranged()
+        had_focus = self.runs_box.rows.has_focus
+        self.runs_box.show(runs)
         if had_focus and not runs:
             self.query_one(ConfigList).focus()
-        self._offer_what_works()
-
-    def _offer_what_works(self) -> None:
-        chosen = self.query_one(RunList).chosen
-        offered = (chosen.state, bool(chosen.waiting)) if chosen is not None else ()
-        if offered != self._chosen:  # a refresh draws the whole footer again
-            self._chosen = offered
-            self.refresh_bindings()
-        self._say_hint()
-
-    def _say_hint(self) -> None:
-        """What the keys do with the chosen run, in the lower edge of the list while it has the focus."""
-        runs_list, box = self.query_one(RunList), self.query_one("#runs-box")
-        active = sum(run.active for run in runs_list.runs)
-        text = f"{active} going on" if active else ""
-        if runs_list.has_focus and runs_list.chosen is not None:
-            text = fit(printable(runs_list.chosen.hint), max(10, self.size.width - 6))
-        if text != self._hint:
-            self._hint = text
-            box.border_subtitle = Content(text)
 
     def on_descendant_focus(self) -> None:
         """The other list has the focus now."""
-        self._offer_what_works()
-
-    def on_run_list_rearranged(self) -> None:
-        """The names of the columns follow the columns."""
-        names = f" {head(self.query_one(RunList).columns)}"
-        line_of_names = self.query_one("#runs-head", Static)
-        if str(line_of_names.content) != names:
-            line_of_names.update(names)
+        self.runs_box.offer_what_works()
 
     # ------------------------------------------------------------------ looking at files, off the app's thread
 
@@ -248,104 +192,42 @@ class LaunchpadScreen(Screen[None]):
         self._show_runs(message.runs)
 
     def on_option_list_option_highlighted(self, message: OptionList.OptionHighlighted) -> None:
-        """Another config or run is chosen."""
-        if message.option_list.id == "configs":
-            self._failure = (None, "")
-            self._examine_chosen()
-        else:
-            self._offer_what_works()
+        """Another config is chosen."""
+        self.examiner.fail(None)
+        self._examine_chosen()
 
     def _examine_chosen(self) -> None:
-        """Show what is known of the chosen config, and find out the rest."""
-        entry = self.query_one(ConfigList).chosen
-        if entry is None:
-            return
-        version, outlook = self._outlooks.get(entry.path, (-1, Outlook(checking=True)))
-        failed, error = self._failure
-        if failed == entry.path:
-            outlook = replace(outlook, error=error, advice="Press enter to try again.", checking=False)
-        self.query_one(OutlookView).show(entry, outlook)
-        if version == _version(entry.path) or self._examining == entry.path:
-            return
-        self._examining = entry.path
-        if self._settle is not None:
-            self._settle.stop()
-        self._settle = self.set_timer(SETTLE_SECONDS, partial(self._start_examining, entry))
-
-    def _start_examining(self, entry: ConfigEntry) -> None:
-        self.run_worker(
-            partial(self._examine, entry), thread=True, group="examine", exclusive=True, exit_on_error=False
-        )
-
-    def _examine(self, entry: ConfigEntry) -> None:
-        worker = get_current_worker()
-        version = _version(entry.path)
-        outlook = read_settings(entry.path)
-        self.post_message(self.Examined(entry, version, outlook))
-        if outlook.checking:
-            result = run_check(entry.path, self.runs_dir, lambda: worker.is_cancelled)
-            if result is not None:
-                self.post_message(self.Examined(entry, version, with_report(outlook, result)))
-
-    def on_launchpad_screen_examined(self, message: Examined) -> None:
-        """More is known of a config; it is shown if that is still the chosen one."""
-        if not message.outlook.checking:
-            self._outlooks[message.entry.path] = (message.version, message.outlook)
-            if self._examining == message.entry.path:
-                self._examining = None
-        chosen = self.query_one(ConfigList).chosen
-        if chosen is not None and chosen.path == message.entry.path != self._failure[0]:
-            self.query_one(OutlookView).show(chosen, message.outlook)
+        self.examiner.examine(self.query_one(ConfigList).chosen)
 
     def on_worker_state_changed(self, message: Worker.StateChanged) -> None:
         """A worker that broke says so; the screen stays."""
         if message.state == WorkerState.ERROR:
             self._looking = False
-            self._examining = None
             self._set_starting("")
             self.notify(str(message.worker.error) or "no reason was given", title="Something failed", severity="error")
 
     # ------------------------------------------------------------------ acting
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """A run offers what can be done with it now."""
-        if action not in ("resume", "extend", "move_up", "cancel_waiting"):
-            return True
-        runs = self.query(RunList).first() if self.query(RunList) else None  # asked also before there are lists
-        if runs is None or not runs.has_focus or runs.chosen is None:
-            return False
-        match action:
-            case "resume":
-                return runs.chosen.resumable
-            case "extend":
-                return runs.chosen.state == "finished"
-            case _:
-                return bool(runs.chosen.waiting)
-
     def on_option_list_option_selected(self, message: OptionList.OptionSelected) -> None:
-        """Enter or a double click: start the config, or open the run."""
-        if message.option_list.id == "configs":
-            entry = self.query_one(ConfigList).chosen
-            if entry is not None:
-                self._start(entry)
-        else:
-            run = self.query_one(RunList).chosen
-            if run is not None:
-                self._open(run)
+        """Enter or a double click: start the config."""
+        entry = self.query_one(ConfigList).chosen
+        if entry is not None:
+            self._start(entry)
 
-    def _open(self, run: RunSummary) -> None:
+    def on_runs_box_open(self, message: RunsBox.Open) -> None:
+        """Enter or a double click: open the run."""
+        run = message.run
         if run.state == "unreadable":
             self.notify(run.error, title="This run cannot be read", severity="error", markup=False)
             return
         self.post_message(self.OpenRun(RunFolder(run.folder)))
 
     def _start(self, entry: ConfigEntry) -> None:
-        _, outlook = self._outlooks.get(entry.path, (0, Outlook()))
-        if outlook.error:
-            self.notify(remedy(outlook.error), title="This config cannot run as it stands", severity="warning")
+        if error := self.examiner.error_of(entry):
+            self.notify(remedy(error), title="This config cannot run as it stands", severity="warning")
             return
         if not self.starting:
-            self._failure = (None, "")
+            self.examiner.fail(None)
             self._set_starting(entry.name)
             work = partial(self._start_in_thread, entry)
             self.run_worker(work, thread=True, group="start", exit_on_error=False)
@@ -370,6 +252,17 @@ class LaunchpadScreen(Screen[None]):
 
         self.app.push_screen(DeviceDialog(message.entry.name, message.choices), answered)
 
+    def on_runs_box_resume(self, message: RunsBox.Resume) -> None:
+        """Continue a run."""
+        if not self.starting:
+            self._set_starting(message.run.name)
+            work = partial(self._resume_in_thread, RunFolder(message.run.folder), message.steps)
+            self.run_worker(work, thread=True, group="start", exit_on_error=False)
+
+    def on_runs_box_changed(self) -> None:
+        """Look at the runs again."""
+        self._look()
+
     def _resume_in_thread(self, folder: RunFolder, steps: int | None = None) -> None:
         self.post_message(self.StartAnswered(resume(folder, steps), None))
 
@@ -380,7 +273,7 @@ class LaunchpadScreen(Screen[None]):
         if started.folder is not None:
             self.post_message(self.OpenRun(started.folder))
         elif message.entry is not None:
-            self._failure = (message.entry.path, started.error)
+            self.examiner.fail(message.entry, started.error)
             self.notify(started.error, title="The run did not start", severity="error", markup=False)
         else:
             self.notify(started.error, title="The run did not resume", severity="error", markup=False)
@@ -395,51 +288,6 @@ class LaunchpadScreen(Screen[None]):
         entry = self.query_one(ConfigList).chosen
         if entry is not None:
             self.post_message(self.NewRun(entry))
-
-    def action_resume(self) -> None:
-        """Continue the chosen run."""
-        run = self.query_one(RunList).chosen
-        if run is not None:
-            self._resume(run)
-
-    def _resume(self, run: RunSummary, steps: int | None = None) -> None:
-        if not self.starting:
-            self._set_starting(run.name)
-            work = partial(self._resume_in_thread, RunFolder(run.folder), steps)
-            self.run_worker(work, thread=True, group="start", exit_on_error=False)
-
-    def action_extend(self) -> None:
-        """Ask how far the chosen finished run shall go, and continue it."""
-        from acrf_tui.screens.launchpad_dialogs import ExtendDialog
-
-        run = self.query_one(RunList).chosen
-        if run is None:
-            return
-
-        def answered(steps: int | None) -> None:
-            if steps is not None:
-                self._resume(run, steps)
-
-        self.app.push_screen(ExtendDialog(printable(run.name), run.step), answered)
-
-    def action_move_up(self) -> None:
-        """Let the chosen waiting run go before the one ahead of it."""
-        self._change_line(move_up)
-
-    def action_cancel_waiting(self) -> None:
-        """Take the chosen waiting run out of the line; it can be resumed later."""
-        self._change_line(cancel)
-
-    def _change_line(self, change: Callable[[RunFolder], str]) -> None:
-        run = self.query_one(RunList).chosen
-        if run is not None:
-            work = partial(self._change_in_thread, change, RunFolder(run.folder))
-            self.run_worker(work, thread=True, group="line", exit_on_error=False)
-
-    def _change_in_thread(self, change: Callable[[RunFolder], str], folder: RunFolder) -> None:
-        told = change(folder)
-        self.app.call_from_thread(self.notify, told, markup=False)
-        self.app.call_from_thread(self._look)
 
     def action_demo(self) -> None:
         """Start the demo, whatever is chosen."""
@@ -457,10 +305,3 @@ class LaunchpadScreen(Screen[None]):
             if one.binding.id
         ]
         self.app.push_screen(HelpDialog([*keys, KeyHelp("ctrl+p", "", "Everything by name, and the themes", True)]))
-
-
-def _version(path: Path) -> int:
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return 0
