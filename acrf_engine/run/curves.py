@@ -8,9 +8,8 @@ from __future__ import annotations
 import contextlib
 import math
 import sqlite3
-import statistics
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from acrf_engine.run.folder import RunFolder
@@ -78,7 +77,7 @@ class Curve:
     def step_seconds(self) -> float:
         """The median step time, NaN where there is none."""
         times = [value for value in self.step_time_s if value > 0]
-        return statistics.median(times) if times else math.nan
+        return _median(times) if times else math.nan
 
 
 def sparkline(folder: RunFolder, points: int) -> list[float]:
@@ -139,7 +138,7 @@ def typical_step_time(folder: RunFolder, newest: int = 200, warm_up: int = 2) ->
     with _opened(folder) as db:
         query = "SELECT step_time_s FROM steps WHERE step > ? AND step_time_s > 0 ORDER BY step DESC LIMIT ?"
         times = [row[0] for row in db.execute(query, (warm_up, newest))]
-        return (statistics.median(times), len(times)) if times else (math.nan, 0)
+        return (_median(times), len(times)) if times else (math.nan, 0)
     return math.nan, 0
 
 
@@ -174,3 +173,9 @@ def _continues(db: sqlite3.Connection, curve: Curve, first: float, last: float) 
 def _mean(rows: list[tuple[float | None, float | None]]) -> float:
     values = [balanced for balanced, loss in rows if balanced is not None and loss is not None]
     return math.fsum(values) / len(values) if len(values) == len(rows) else math.nan
+
+
+def _median(values: Sequence[float]) -> float:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

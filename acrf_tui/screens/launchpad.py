@@ -13,27 +13,29 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
+from textual.content import Content
 from textual.message import Message
-from textual.screen import Screen
-from textual.widgets import Footer, OptionList, Static
+from textual.widgets import OptionList, Static
 from textual.worker import Worker, WorkerState
 
 from acrf_engine import __version__
 from acrf_engine.run.folder import RunFolder
+from acrf_engine.run.trash import trash_path, trash_run
 from acrf_tui.charts.lines import LineView, line, spread
-from acrf_tui.screens.launchpad_check import remedy
-from acrf_tui.screens.launchpad_configs import ConfigEntry, own_configs, sample_configs, short_path
+from acrf_tui.panels.keys import KeysLine
+from acrf_tui.screens.launchpad_configs import ConfigEntry, own_configs, printable, sample_configs, short_path
 from acrf_tui.screens.launchpad_examine import Examiner
 from acrf_tui.screens.launchpad_lists import ConfigList
-from acrf_tui.screens.launchpad_runs import RunSummary, read_runs
+from acrf_tui.screens.launchpad_runs import CurveCache, RunSummary, read_runs
 from acrf_tui.screens.launchpad_runs_box import RunsBox
-from acrf_tui.screens.launchpad_start import DeviceChoice, Started, device_choices, resume, start
+from acrf_tui.screens.launchpad_starting import StartingScreen
+from acrf_tui.screens.launchpad_trash import TrashingScreen
 
 LOOK_SECONDS = 2.0
 DESCRIBED_FROM_ROWS = 30
 
 
-class LaunchpadScreen(Screen[None]):
+class LaunchpadScreen(StartingScreen, TrashingScreen):
     """Chooses what to train and which run to look at. Asks the app to open runs and forms, by messages."""
 
     CSS_PATH = "../styles/launchpad.tcss"
@@ -56,10 +58,12 @@ class LaunchpadScreen(Screen[None]):
             tooltip="Start the chosen config on your own pictures",
         ),
         Binding(
-            "d", "demo", "Demo", id="launchpad.demo", show=False,
+            "D", "demo", "Demo", id="launchpad.demo", show=False,
             tooltip="Start the demo: built-in model and pictures",
         ),
-        Binding("tab", "app.focus_next", "Next list", id="launchpad.next", tooltip="Go between configs and runs"),
+        Binding("slash", "filter", "Filter", id="launchpad.filter", tooltip="Show only what holds some words"),
+        Binding("escape", "drop_filter", "Show all", id="launchpad.drop-filter", tooltip="Drop the filter"),
+        Binding("tab", "app.focus_next", "Lists", id="launchpad.next", tooltip="Go between configs and runs"),
         Binding("question_mark", "help", "Help", id="app.help", tooltip="Show the keys that work now"),
         Binding("q", "app.quit", "Quit", id="app.quit", tooltip="Close the app; runs go on"),
     ]  # fmt: skip
@@ -70,20 +74,6 @@ class LaunchpadScreen(Screen[None]):
 
         runs: list[RunSummary]
         configs: list[ConfigEntry]
-
-    @dataclass
-    class StartAnswered(Message):
-        """A start or a resume came back; `entry` is the config it was of, if any."""
-
-        started: Started
-        entry: ConfigEntry | None
-
-    @dataclass
-    class DeviceAsked(Message):
-        """A start needs an answer first: on which device, or whether to wait for one."""
-
-        entry: ConfigEntry
-        choices: list[DeviceChoice]
 
     @dataclass
     class OpenRun(Message):
@@ -97,13 +87,25 @@ class LaunchpadScreen(Screen[None]):
 
         entry: ConfigEntry
 
+    @dataclass
+    class EditConfig(Message):
+        """The user wants to change a config."""
+
+        entry: ConfigEntry
+
+    @dataclass
+    class Compare(Message):
+        """The user wants to see these runs over one another."""
+
+        folders: list[RunFolder]
+
     def __init__(self, runs_dir: Path) -> None:
         super().__init__()
         self.runs_dir = runs_dir
         self.samples: list[ConfigEntry] = []
         self.own: list[ConfigEntry] = []
-        self.starting = ""
         self._looking = False
+        self._curves = CurveCache()
 
     # ------------------------------------------------------------------ building
 
@@ -126,23 +128,22 @@ class LaunchpadScreen(Screen[None]):
             yield Examiner(self.runs_dir, id="outlook")
         yield RunsBox(id="runs-box")
         yield Static("This terminal is too small: 60x20 is the least. Runs are not affected.", id="launchpad-too-small")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeysLine(id="launchpad-keys")
 
     def on_mount(self) -> None:
         self.samples = sample_configs()
         self._show_configs()
         self._show_runs([])
         self.app.theme_changed_signal.subscribe(self, lambda _: self.call_after_refresh(self._show_all))
-        self.set_interval(LOOK_SECONDS, self._look)
-        self.call_after_refresh(self._look)
+        self.set_interval(LOOK_SECONDS, self.look)
+        self.call_after_refresh(self.look)
 
     def on_resize(self, event: events.Resize) -> None:
-        self.query_one(Footer).compact = event.size.width < 100
         self.call_after_refresh(self._show_all)
 
     def on_screen_resume(self) -> None:
         """Back from a run or a form: what is listed may have changed."""
-        self._look()
+        self.look()
 
     def _show_all(self) -> None:
         if not self.is_mounted:
@@ -151,7 +152,7 @@ class LaunchpadScreen(Screen[None]):
         where = line((f"runs in {short_path(self.runs_dir)} ", "muted"))
         self.query_one("#launchpad-head", LineView).show([spread(title, where, self.size.width)])
         self._show_configs()
-        self._show_runs(self.runs_box.rows.runs)
+        self.runs_box.filter(self.runs_box.words)
 
     def _show_configs(self) -> None:
         described = self.size.height >= DESCRIBED_FROM_ROWS
@@ -169,7 +170,8 @@ class LaunchpadScreen(Screen[None]):
 
     # ------------------------------------------------------------------ looking at files, off the app's thread
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Read what is there now; a look that is under way counts."""
         if self._looking or not self.is_current:
             return
         self._looking = True
@@ -181,7 +183,7 @@ class LaunchpadScreen(Screen[None]):
             configs = own_configs(Path.cwd())
         except OSError:  # the current folder was removed
             configs = []
-        self.post_message(self.Looked(read_runs(self.runs_dir), configs))
+        self.post_message(self.Looked(read_runs(self.runs_dir, self._curves), configs))
         importlib.import_module("acrf_tui.screens.dashboard")  # ready before the first run is opened
 
     def on_launchpad_screen_looked(self, message: Looked) -> None:
@@ -193,7 +195,7 @@ class LaunchpadScreen(Screen[None]):
 
     def on_option_list_option_highlighted(self, message: OptionList.OptionHighlighted) -> None:
         """Another config is chosen."""
-        self.examiner.fail(None)
+        self.failed(None)
         self._examine_chosen()
 
     def _examine_chosen(self) -> None:
@@ -203,7 +205,7 @@ class LaunchpadScreen(Screen[None]):
         """A worker that broke says so; the screen stays."""
         if message.state == WorkerState.ERROR:
             self._looking = False
-            self._set_starting("")
+            self.set_starting("")
             self.notify(str(message.worker.error) or "no reason was given", title="Something failed", severity="error")
 
     # ------------------------------------------------------------------ acting
@@ -212,7 +214,7 @@ class LaunchpadScreen(Screen[None]):
         """Enter or a double click: start the config."""
         entry = self.query_one(ConfigList).chosen
         if entry is not None:
-            self._start(entry)
+            self.start_config(entry)
 
     def on_runs_box_open(self, message: RunsBox.Open) -> None:
         """Enter or a double click: open the run."""
@@ -222,66 +224,74 @@ class LaunchpadScreen(Screen[None]):
             return
         self.post_message(self.OpenRun(RunFolder(run.folder)))
 
-    def _start(self, entry: ConfigEntry) -> None:
-        if error := self.examiner.error_of(entry):
-            self.notify(remedy(error), title="This config cannot run as it stands", severity="warning")
-            return
-        if not self.starting:
-            self.examiner.fail(None)
-            self._set_starting(entry.name)
-            work = partial(self._start_in_thread, entry)
-            self.run_worker(work, thread=True, group="start", exit_on_error=False)
-
-    def _start_in_thread(self, entry: ConfigEntry, choice: DeviceChoice | None = None) -> None:
-        if choice is None and (choices := device_choices(entry.path)):
-            self.post_message(self.DeviceAsked(entry, choices))
-            return
-        overrides, when_busy = (choice.overrides, choice.when_busy) if choice else ((), "")
-        self.post_message(self.StartAnswered(start(self.runs_dir, entry.path, overrides, "", when_busy), entry))
-
-    def on_launchpad_screen_device_asked(self, message: DeviceAsked) -> None:
-        """Ask where to train, then start."""
-        from acrf_tui.screens.launchpad_dialogs import DeviceDialog
-
-        def answered(choice: DeviceChoice | None) -> None:
-            if choice is None:
-                self._set_starting("")
-                return
-            work = partial(self._start_in_thread, message.entry, choice)
-            self.run_worker(work, thread=True, group="start", exit_on_error=False)
-
-        self.app.push_screen(DeviceDialog(message.entry.name, message.choices), answered)
-
-    def on_runs_box_resume(self, message: RunsBox.Resume) -> None:
-        """Continue a run."""
-        if not self.starting:
-            self._set_starting(message.run.name)
-            work = partial(self._resume_in_thread, RunFolder(message.run.folder), message.steps)
-            self.run_worker(work, thread=True, group="start", exit_on_error=False)
-
     def on_runs_box_changed(self) -> None:
         """Look at the runs again."""
-        self._look()
+        self.look()
 
-    def _resume_in_thread(self, folder: RunFolder, steps: int | None = None) -> None:
-        self.post_message(self.StartAnswered(resume(folder, steps), None))
+    def on_runs_box_delete(self, message: RunsBox.Delete) -> None:
+        """Put a run into the trash."""
+        folder = RunFolder(message.run.folder)
+        self.delete(folder.path, partial(trash_run, folder))
 
-    def on_launchpad_screen_start_answered(self, message: StartAnswered) -> None:
-        """Open the run that was started, or say why there is none."""
-        self._set_starting("")
-        started = message.started
-        if started.folder is not None:
-            self.post_message(self.OpenRun(started.folder))
-        elif message.entry is not None:
-            self.examiner.fail(message.entry, started.error)
-            self.notify(started.error, title="The run did not start", severity="error", markup=False)
+    def on_runs_box_compare(self, message: RunsBox.Compare) -> None:
+        """Show runs over one another."""
+        self.post_message(self.Compare([RunFolder(run.folder) for run in message.runs]))
+
+    def on_config_list_edit(self, message: ConfigList.Edit) -> None:
+        """Change a config."""
+        self.post_message(self.EditConfig(message.entry))
+
+    def on_config_list_delete(self, message: ConfigList.Delete) -> None:
+        """Put a config into the trash."""
+        self.delete(message.entry.path, partial(trash_path, message.entry.path))
+
+    def on_config_list_changed(self) -> None:
+        """Look at the configs again."""
+        self.look()
+
+    def action_filter(self) -> None:
+        """Let the user type which runs, or which configs, to show."""
+        from acrf_tui.screens.launchpad_filter import FilterLine
+
+        runs = self.runs_box.rows.has_focus or not self.query_one(ConfigList).has_focus
+        words = self.runs_box.words if runs else self.query_one(ConfigList).words
+        if not self.query(FilterLine):
+            self.mount(FilterLine(runs, words), before="#launchpad-keys")
+
+    def filter(self, words: str, *, runs: bool) -> None:
+        """Show only the runs, or the configs, that hold these words."""
+        if runs:
+            self.runs_box.filter(words)
         else:
-            self.notify(started.error, title="The run did not resume", severity="error", markup=False)
-        self._look()
+            self.query_one(ConfigList).words = words
+            self._show_configs()
+        self.refresh_bindings()
 
-    def _set_starting(self, name: str) -> None:
-        self.starting = name
-        self.query_one(ConfigList).border_subtitle = f"starting {name} …" if name else ""
+    def action_drop_filter(self) -> None:
+        """Show everything again."""
+        for runs in (True, False):
+            self.filter("", runs=runs)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """What was not deleted cannot be restored; what is not filtered shows all."""
+        if action == "restore":
+            return self.may_restore()
+        if action == "drop_filter":
+            return any(box.words.strip() for box in (*self.query(RunsBox), *self.query(ConfigList)))
+        return True
+
+    def error_of(self, entry: ConfigEntry) -> str:
+        return self.examiner.error_of(entry)
+
+    def failed(self, entry: ConfigEntry | None, error: str = "") -> None:
+        self.examiner.fail(entry, error)
+
+    def open_run(self, folder: RunFolder) -> None:
+        self.post_message(self.OpenRun(folder))
+
+    def set_starting(self, name: str) -> None:
+        super().set_starting(name)
+        self.query_one(ConfigList).border_subtitle = Content(f"starting {printable(name)} …" if name else "")
 
     def action_new_run(self) -> None:
         """Ask for pictures, model and the like, then start."""
@@ -293,15 +303,11 @@ class LaunchpadScreen(Screen[None]):
         """Start the demo, whatever is chosen."""
         demo = next((entry for entry in self.samples if entry.name == "demo"), None)
         if demo is not None:
-            self._start(demo)
+            self.start_config(demo)
 
     def action_help(self) -> None:
         """List the keys that work now."""
-        from acrf_tui.screens.dialogs import HelpDialog, KeyHelp
+        from acrf_tui.screens.dialogs import HelpDialog
+        from acrf_tui.screens.live_keys import live_keys
 
-        keys = [
-            KeyHelp(self.app.get_key_display(one.binding), one.binding.description, one.tooltip, one.enabled)
-            for one in self.active_bindings.values()
-            if one.binding.id
-        ]
-        self.app.push_screen(HelpDialog([*keys, KeyHelp("ctrl+p", "", "Everything by name, and the themes", True)]))
+        self.app.push_screen(HelpDialog(live_keys(self)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -19,9 +20,11 @@ from acrf_engine.run.folder import RunFolder
 from acrf_tui.charts.lines import fit
 from acrf_tui.screens.launchpad_configs import printable
 from acrf_tui.screens.launchpad_lists import RunList
-from acrf_tui.screens.launchpad_runs import RunSummary, head
+from acrf_tui.screens.launchpad_runs import RunSummary, head, matches
 from acrf_tui.screens.launchpad_start import cancel, move_up
 
+MOST_COMPARED = 6
+OF_A_RUN = ("resume", "extend", "move_up", "cancel_waiting", "mark", "compare", "delete")
 NO_RUNS = "No runs yet: enter starts the chosen config, n takes your own pictures."
 
 
@@ -39,6 +42,14 @@ class RunsBox(Container):
             "x", "cancel_waiting", "Take out", id="launchpad.cancel",
             tooltip="Take the chosen waiting run out of the line",
         ),
+        Binding("m", "mark", "Mark", id="launchpad.mark", tooltip="Mark the chosen run, to compare it with others"),
+        Binding("space", "mark", show=False),
+        Binding(
+            "c", "compare", "Compare", id="launchpad.compare",
+            tooltip="Lay the marked runs and the chosen one over one another",
+        ),
+        Binding("x", "delete", "Delete", id="launchpad.delete-run", tooltip="Put the chosen run into the trash"),
+        Binding("delete", "delete", show=False),
     ]  # fmt: skip
 
     @dataclass
@@ -54,12 +65,28 @@ class RunsBox(Container):
         run: RunSummary
         steps: int | None = None
 
+    @dataclass
+    class Delete(Message):
+        """The user wants this run in the trash."""
+
+        run: RunSummary
+
+    @dataclass
+    class Compare(Message):
+        """The user wants to see these runs over one another."""
+
+        runs: list[RunSummary]
+
     class Changed(Message):
         """Something was done with a run: what is listed is not true any more."""
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self.border_title = "Runs"
+        self.words = ""
+        """Only runs whose name or state holds each of these are shown."""
+        self._marked: dict[Path, None] = {}
+        self._all: Sequence[RunSummary] = ()
         self._offered: tuple[object, ...] = ()
         self._hint = ""
 
@@ -79,13 +106,35 @@ class RunsBox(Container):
         return next((found.chosen for found in self.query(RunList)), None)  # asked also before there is a list
 
     def show(self, runs: Sequence[RunSummary]) -> None:
-        """Show these runs, keeping the choice."""
+        """Show these runs, as far as the filter lets them through, keeping the choice."""
+        self._all = runs
+        here = {run.folder for run in runs}
+        self._marked = {folder: None for folder in self._marked if folder in here}
+        shown = [run for run in runs if matches(run, self.words)]
         for selector in ("#runs", "#runs-head"):
-            self.query_one(selector).display = bool(runs)
-        self.query_one("#no-runs").display = not runs
-        self.rows.show(runs)
+            self.query_one(selector).display = bool(shown)
+        nothing = self.query_one("#no-runs", Static)
+        nothing.display = not shown
+        text = f"No run's name or state holds “{printable(self.words)}”: escape shows all." if runs else NO_RUNS
+        if not shown and str(nothing.content) != text:
+            nothing.update(text)
+        self.rows.marked = tuple(self._marked)
+        self.rows.show(shown)
+        self._say_title(len(shown))
         self.on_run_list_rearranged()
         self.offer_what_works()
+
+    def filter(self, words: str) -> None:
+        """Show only runs whose name or state holds each of the words."""
+        self.words = words
+        self.show(self._all)
+
+    def _say_title(self, shown: int) -> None:
+        parts = [f"{shown} of {len(self._all)}"] if self.words.strip() else []
+        parts += [f"{len(self._marked)} marked"] if self._marked else []
+        title = "Runs" + (f": {', '.join(parts)}" if parts else "")
+        if str(self.border_title) != title:
+            self.border_title = title
 
     def on_run_list_rearranged(self) -> None:
         """The names of the columns follow the columns."""
@@ -97,7 +146,7 @@ class RunsBox(Container):
     def offer_what_works(self) -> None:
         """The keys and the hint follow the chosen run and the focus."""
         chosen = self.chosen
-        offered = (chosen.state, bool(chosen.waiting)) if chosen is not None else ()
+        offered = (chosen.state, bool(chosen.waiting), len(self._all) > 1) if chosen is not None else ()
         if offered != self._offered:  # a refresh draws all keys again
             self._offered = offered
             self.refresh_bindings()
@@ -115,18 +164,21 @@ class RunsBox(Container):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """A run offers what can be done with it now."""
-        if action not in ("resume", "extend", "move_up", "cancel_waiting"):
-            return True
         chosen = self.chosen
         if chosen is None:
-            return False
+            return action not in OF_A_RUN
         match action:
             case "resume":
                 return chosen.resumable
             case "extend":
                 return chosen.state == "finished"
-            case _:
+            case "move_up" | "cancel_waiting":
                 return bool(chosen.waiting)
+            case "mark" | "compare":
+                return len(self._all) > 1
+            case "delete":
+                return not chosen.active
+        return True
 
     def on_option_list_option_highlighted(self, message: OptionList.OptionHighlighted) -> None:
         """Another run is chosen."""
@@ -157,6 +209,38 @@ class RunsBox(Container):
                 self.post_message(self.Resume(run, steps))
 
         self.app.push_screen(ExtendDialog(printable(run.name), run.step), answered)
+
+    def action_mark(self) -> None:
+        """Mark the chosen run, or take its mark away, and go to the next."""
+        run = self.chosen
+        if run is None:
+            return
+        if run.folder in self._marked:
+            del self._marked[run.folder]
+        elif len(self._marked) >= MOST_COMPARED:
+            self.notify(f"{MOST_COMPARED} runs at most can be compared at once", severity="warning")
+            return
+        else:
+            self._marked[run.folder] = None
+        self.show(self._all)
+        if self.rows.highlighted is not None and self.rows.highlighted + 1 < self.rows.option_count:
+            self.rows.action_cursor_down()
+
+    def action_compare(self) -> None:
+        """Compare the marked runs; where only one is marked, with the chosen one."""
+        wanted = dict(self._marked)
+        if len(wanted) < 2 and self.chosen is not None:
+            wanted[self.chosen.folder] = None
+        if len(wanted) < 2:
+            self.notify("Mark another run with m first: a comparison needs two", severity="warning")
+            return
+        by_folder = {run.folder: run for run in self._all}
+        self.post_message(self.Compare([by_folder[folder] for folder in wanted]))
+
+    def action_delete(self) -> None:
+        """Put the chosen run into the trash."""
+        if self.chosen is not None:
+            self.post_message(self.Delete(self.chosen))
 
     def action_move_up(self) -> None:
         """Let the chosen waiting run go before the one ahead of it."""

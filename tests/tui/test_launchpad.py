@@ -16,7 +16,7 @@ from acrf_engine.run import waiting
 from acrf_engine.run.folder import RunFolder, create_run
 from acrf_tui.app import AcrfApp, AppOptions
 from acrf_tui.screens import launchpad as module
-from acrf_tui.screens import launchpad_examine, launchpad_runs_box
+from acrf_tui.screens import launchpad_examine, launchpad_runs_box, launchpad_starting
 from acrf_tui.screens.dashboard import DashboardScreen
 from acrf_tui.screens.dialogs import HelpDialog
 from acrf_tui.screens.launchpad import LaunchpadScreen
@@ -218,7 +218,7 @@ async def test_a_stopped_run_is_resumed_and_a_finished_one_trained_further(
         resumed.append((folder.path, steps))
         return Started(folder)
 
-    monkeypatch.setattr(module, "resume", fake)
+    monkeypatch.setattr(launchpad_starting, "resume", fake)
     app = make_app(home)
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await launchpad_of(app)
@@ -277,8 +277,8 @@ async def test_where_there_are_several_gpus_or_a_busy_one_it_is_asked(
         started.append(given[2:])
         return Started(make_run(home / "runs", "fresh", "finished"))
 
-    monkeypatch.setattr(module, "device_choices", lambda _: choices)
-    monkeypatch.setattr(module, "start", fake)
+    monkeypatch.setattr(launchpad_starting, "device_choices", lambda _: choices)
+    monkeypatch.setattr(launchpad_starting, "start", fake)
     app = make_app(home)
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await launchpad_of(app)
@@ -326,7 +326,7 @@ async def test_enter_starts_the_config_once_and_opens_its_dashboard(
         started.append(config)
         return Started(make_run(runs_dir, "fresh", "finished"))
 
-    monkeypatch.setattr(module, "start", fake)
+    monkeypatch.setattr(launchpad_starting, "start", fake)
     app = make_app(home)
     async with app.run_test(size=(120, 40)) as pilot:
         await launchpad_of(app)
@@ -398,7 +398,7 @@ async def test_a_click_chooses_and_does_not_start(home: Path, monkeypatch: pytes
         started.append(config)
         return Started(error="no")
 
-    monkeypatch.setattr(module, "start", fake)
+    monkeypatch.setattr(launchpad_starting, "start", fake)
     app = make_app(home)
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await launchpad_of(app)
