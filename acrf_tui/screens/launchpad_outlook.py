@@ -17,6 +17,7 @@ LABEL = 11
 METER = 24
 TALL = 22
 """Rows from which everything is visible at once."""
+MOST_BUCKETS = 6
 TWO_COLUMNS_FROM = 118
 
 
@@ -27,10 +28,10 @@ def outlook_lines(entry: ConfigEntry, outlook: Outlook, width: int, height: int 
     lines: list[Line] = [line((text, "text")) for text in wrap(about, min(width, 100))]
     if lines:
         lines.append(())
-    check = _check_lines(outlook, width)
+    check = _check_lines(outlook, width, low)
     if width >= TWO_COLUMNS_FROM and not outlook.error:
         half = (width - 4) // 2
-        lines += _beside(_rows(outlook.settings, half), _check_lines(outlook, half), half)
+        lines += _beside(_rows(outlook.settings, half), _check_lines(outlook, half, low), half)
     else:
         settings = _rows(outlook.settings, width)
         first, second = (check, settings) if low or outlook.error else (settings, check)
@@ -39,7 +40,7 @@ def outlook_lines(entry: ConfigEntry, outlook: Outlook, width: int, height: int 
     return lines + source if outlook.error or len(lines) + len(source) <= height else lines
 
 
-def _check_lines(outlook: Outlook, width: int) -> list[Line]:
+def _check_lines(outlook: Outlook, width: int, low: bool) -> list[Line]:
     if outlook.error:
         problems = [part for text in outlook.error.splitlines() for part in _wrapped(text, width - 2)]
         lines = [line(("✗ " if index == 0 else "  ", "bad"), (text, "bad")) for index, text in enumerate(problems)]
@@ -48,12 +49,29 @@ def _check_lines(outlook: Outlook, width: int) -> list[Line]:
         return [line(("checking the pictures, the memory and the disk …", "muted"))]
     lines = []
     for label, text in outlook.rows:
-        lines += _rows([(label, text)], width)
+        table = label == "buckets" and not low and len(outlook.buckets) > 1
+        lines += _bucket_table(outlook.buckets, width) if table else _rows([(label, text)], width)
         if label == "memory" and outlook.memory_share is not None:
             lines.append(_meter(outlook.memory_share))
     for note in outlook.notes:
         for index, text in enumerate(_wrapped(note, width - 2)):
             lines.append(line(("· " if index == 0 else "  ", "muted"), (text, "muted")))
+    return lines
+
+
+def _bucket_table(buckets: Sequence[tuple[str, int]], width: int) -> list[Line]:
+    """One line for each size, with a bar; what does not fit is counted."""
+    shown, most = buckets[:MOST_BUCKETS], max(count for _, count in buckets)
+    sizes, counts = max(len(size) for size, _ in shown), max(len(f"{count:,}") for _, count in shown)
+    room = min(METER, width - LABEL - sizes - counts - 4)
+    lines = []
+    for index, (size, count) in enumerate(shown):
+        label = f"{'buckets' if index == 0 else '':{LABEL}}"
+        bar = "━" * max(1, round(count / most * room)) if room > 0 else ""
+        lines.append(line((label, "muted"), (f"{size:>{sizes}}  {count:>{counts},}  ", "text"), (bar, "meter-fill")))
+    if rest := buckets[MOST_BUCKETS:]:
+        pictures = sum(count for _, count in rest)
+        lines.append(line((f"{'':{LABEL}}and {len(rest)} more sizes with {pictures:,} pictures", "muted")))
     return lines
 
 

@@ -23,11 +23,11 @@ STATE_WIDTH = 13
 LOSS_WIDTH = 8
 AGE_WIDTH = 8
 FOLDER_FROM = 96
-"""Cells of width from which the folder has a column."""
+"""Cells of width from which the folder has a column, where not all runs are in the same."""
 CURVE_POINTS = 48
 CURVE_WIDTHS = ((150, 24), (96, 16), (70, 10))
 """Cells of width from which the curve of the loss has a column, and its cells."""
-SHORTEST_NAME = 14
+SHORTEST_NAME = 12
 NOT_FINITE = "×"
 
 
@@ -150,7 +150,7 @@ def columns_for(runs: Sequence[RunSummary], width: int) -> Columns:
     if room - curve - 2 < SHORTEST_NAME:
         curve = 0
     room -= curve + 2 if curve else 0
-    if width < FOLDER_FROM:
+    if width < FOLDER_FROM or len({run.folder.parent for run in runs}) < 2:
         return Columns(max(8, room), step, 0, curve)
     name = min(longest, max(16, room - 26))
     return Columns(name, step, max(0, room - name - 2), curve)
@@ -171,7 +171,8 @@ def row(run: RunSummary, columns: Columns, now: float, symbols: SymbolSet = BRAI
     state = "waiting" if run.waiting else run.state
     symbol, role = STATES.get(state, ("?", "bad"))
     name = fit(printable(run.name), columns.name)
-    value = numbers.UNKNOWN if run.loss is None or not math.isfinite(run.loss) else numbers.loss(run.loss)
+    ends_badly = run.loss is None and bool(run.curve) and math.isnan(run.curve[-1])
+    value = "NaN" if ends_badly else numbers.UNKNOWN if run.loss is None else numbers.loss(run.loss)
     started = age(max(0.0, now - run.created)) if run.created else numbers.UNKNOWN
     spans = [
         (f"{symbol} {state}".ljust(STATE_WIDTH) + "  ", role),
