@@ -150,6 +150,12 @@ class AcrfApp(App[int]):
         """The launchpad wants to see a run."""
         self.open_run(message.folder)
 
+    def on_launchpad_screen_compare(self, message: LaunchpadScreen.Compare) -> None:
+        """The launchpad wants to see runs over one another."""
+        from acrf_tui.screens.compare import CompareScreen
+
+        self.push_screen(CompareScreen(message.folders))
+
     def on_launchpad_screen_new_run(self, message: LaunchpadScreen.NewRun) -> None:
         """The launchpad wants to start a config on the user's own data."""
         from acrf_tui.screens.new_run import NewRunDialog

@@ -54,7 +54,7 @@ class LaunchpadScreen(StartingScreen, TrashingScreen):
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
-            "n", "new_run", "New run", id="launchpad.new-run",
+            "n", "new_run", "New run", id="launchpad.new-run", show=False,
             tooltip="Start the chosen config on your own pictures",
         ),
         Binding(
@@ -63,7 +63,7 @@ class LaunchpadScreen(StartingScreen, TrashingScreen):
         ),
         Binding("slash", "filter", "Filter", id="launchpad.filter", tooltip="Show only what holds some words"),
         Binding("escape", "drop_filter", "Show all", id="launchpad.drop-filter", tooltip="Drop the filter"),
-        Binding("tab", "app.focus_next", "Lists", id="launchpad.next", tooltip="Go between configs and runs"),
+        Binding("tab", "next_list", "Lists", id="launchpad.next", tooltip="Go between configs and runs"),
         Binding("question_mark", "help", "Help", id="app.help", tooltip="Show the keys that work now"),
         Binding("q", "app.quit", "Quit", id="app.quit", tooltip="Close the app; runs go on"),
     ]  # fmt: skip
@@ -249,6 +249,14 @@ class LaunchpadScreen(StartingScreen, TrashingScreen):
         """Look at the configs again."""
         self.look()
 
+    def action_next_list(self) -> None:
+        """From the configs to the runs, then to what the chosen config will do where that scrolls."""
+        places = [self.query_one(ConfigList), self.runs_box.rows, self.examiner]
+        there = [place for place in places if place.focusable]
+        index = there.index(self.focused) + 1 if self.focused in there else 0
+        if there:
+            self.set_focus(there[index % len(there)])
+
     def action_filter(self) -> None:
         """Let the user type which runs, or which configs, to show."""
         from acrf_tui.screens.launchpad_filter import FilterLine
@@ -276,6 +284,8 @@ class LaunchpadScreen(StartingScreen, TrashingScreen):
         """What was not deleted cannot be restored; what is not filtered shows all."""
         if action == "restore":
             return self.may_restore()
+        if action == "filter":
+            return self.focused is None or self.focused.id != "launchpad-filter"
         if action == "drop_filter":
             return any(box.words.strip() for box in (*self.query(RunsBox), *self.query(ConfigList)))
         return True

@@ -19,7 +19,8 @@ class FilterLine(Input):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "drop", "Show all", id="filter.drop", tooltip="Drop the filter"),
-        Binding("enter,down", "keep", "Keep", id="filter.keep", tooltip="Keep the filter, and go to the list"),
+        Binding("enter", "keep", "Keep", id="filter.keep", tooltip="Keep the filter, and go to the list"),
+        Binding("down,tab", "keep", show=False),
     ]
 
     def __init__(self, runs: bool, words: str) -> None:

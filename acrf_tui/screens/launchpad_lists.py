@@ -59,6 +59,10 @@ class ConfigList(PickList):
         Binding(
             "enter", "select", "Start", id="launchpad.start", tooltip="Start a run of the chosen config, as it stands"
         ),
+        Binding(
+            "n", "screen.new_run", "New run", id="launchpad.new-run",
+            tooltip="Start the chosen config on your own pictures",
+        ),
         Binding("e", "edit", "Edit", id="launchpad.edit", tooltip="Change the chosen config in a form"),
         Binding(
             "d", "duplicate", "Copy", id="launchpad.duplicate",

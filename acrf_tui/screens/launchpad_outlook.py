@@ -23,15 +23,20 @@ TWO_COLUMNS_FROM = 118
 
 def outlook_lines(entry: ConfigEntry, outlook: Outlook, width: int, height: int = TALL) -> list[Line]:
     """The preview of a config in `width` cells. Where it is low, what matters most stands first."""
+    lines = _lines(entry, outlook, width, height, brief=False)
+    return lines if len(lines) <= height else _lines(entry, outlook, width, height, brief=True)
+
+
+def _lines(entry: ConfigEntry, outlook: Outlook, width: int, height: int, *, brief: bool) -> list[Line]:
     low = height < TALL
     about = printable(entry.audience if low else entry.description)
     lines: list[Line] = [line((text, "text")) for text in wrap(about, min(width, 100))]
     if lines:
         lines.append(())
-    check = _check_lines(outlook, width, low)
+    check = _check_lines(outlook, width, brief)
     if width >= TWO_COLUMNS_FROM and not outlook.error:
         half = (width - 4) // 2
-        lines += _beside(_rows(outlook.settings, half), _check_lines(outlook, half, low), half)
+        lines += _beside(_rows(outlook.settings, half), _check_lines(outlook, half, brief), half)
     else:
         settings = _rows(outlook.settings, width)
         first, second = (check, settings) if low or outlook.error else (settings, check)
@@ -40,7 +45,7 @@ def outlook_lines(entry: ConfigEntry, outlook: Outlook, width: int, height: int 
     return lines + source if outlook.error or len(lines) + len(source) <= height else lines
 
 
-def _check_lines(outlook: Outlook, width: int, low: bool) -> list[Line]:
+def _check_lines(outlook: Outlook, width: int, brief: bool) -> list[Line]:
     if outlook.error:
         problems = [part for text in outlook.error.splitlines() for part in _wrapped(text, width - 2)]
         lines = [line(("✗ " if index == 0 else "  ", "bad"), (text, "bad")) for index, text in enumerate(problems)]
@@ -49,7 +54,9 @@ def _check_lines(outlook: Outlook, width: int, low: bool) -> list[Line]:
         return [line(("checking the pictures, the memory and the disk …", "muted"))]
     lines = []
     for label, text in outlook.rows:
-        table = label == "buckets" and not low and len(outlook.buckets) > 1
+        if brief and not label:
+            continue  # details of the line above
+        table = label == "buckets" and not brief and len(outlook.buckets) > 1
         lines += _bucket_table(outlook.buckets, width) if table else _rows([(label, text)], width)
         if label == "memory" and outlook.memory_share is not None:
             lines.append(_meter(outlook.memory_share))

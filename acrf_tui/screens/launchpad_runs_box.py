@@ -37,7 +37,7 @@ class RunsBox(Container):
             tooltip="Continue the chosen run from its newest good checkpoint",
         ),
         Binding("r", "extend", "Train on", id="launchpad.extend", tooltip="Train the chosen finished run further"),
-        Binding("u", "move_up", "Up the line", id="launchpad.move-up", tooltip="Let the chosen waiting run go earlier"),
+        Binding("u", "move_up", "Move up", id="launchpad.move-up", tooltip="Let the chosen waiting run go earlier"),
         Binding(
             "x", "cancel_waiting", "Take out", id="launchpad.cancel",
             tooltip="Take the chosen waiting run out of the line",

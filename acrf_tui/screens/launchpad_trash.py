@@ -19,7 +19,9 @@ class TrashingScreen(Screen[None]):
     """Deletes and restores on behalf of its lists."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("z", "restore", "Restore", id="launchpad.restore", tooltip="Put back what was deleted last"),
+        Binding(
+            "z", "restore", "Restore", id="launchpad.restore", show=False, tooltip="Put back what was deleted last"
+        ),
         Binding(
             "t", "trash", "Trash", id="launchpad.trash", show=False,
             tooltip="Look at the trash: restore from it, or empty it",
