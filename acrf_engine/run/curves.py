@@ -133,6 +133,16 @@ def read_curve(folder: RunFolder, known: Curve | None = None) -> Curve:
     return Curve()
 
 
+def stamp_of(folder: RunFolder) -> tuple[int, ...]:
+    """Another value whenever the telemetry may hold something new. An empty log is the trace of a reader."""
+    found: list[int] = []
+    for path in (folder.telemetry, folder.telemetry.with_name(f"{folder.telemetry.name}-wal")):
+        with contextlib.suppress(OSError):
+            stat = path.stat()
+            found += (stat.st_mtime_ns, stat.st_size) if stat.st_size else ()
+    return tuple(found)
+
+
 def typical_step_time(folder: RunFolder, newest: int = 200, warm_up: int = 2) -> tuple[float, int]:
     """The median of the newest step times in seconds, the first `warm_up` steps left out, and of how many it is."""
     with _opened(folder) as db:

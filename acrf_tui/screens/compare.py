@@ -19,7 +19,7 @@ from textual.worker import Worker, WorkerState
 from acrf_engine.run.curves import Curve
 from acrf_engine.run.folder import RunFolder
 from acrf_tui.charts import scale
-from acrf_tui.charts.lines import Line, LineView, line, spread
+from acrf_tui.charts.lines import Line, LineView, line, spread, width_of
 from acrf_tui.panels.keys import KeysLine
 from acrf_tui.screens.compare_chart import LETTERS, RunsChart, Scene, Trace
 from acrf_tui.screens.compare_runs import Compared, Reader
@@ -58,7 +58,8 @@ class CompareScreen(Screen[None]):
         Binding("down", "scroll(1)", show=False),
         Binding("up", "scroll(-1)", show=False),
         Binding("question_mark", "help", "Help", id="app.help", tooltip="Show the keys that work now"),
-        Binding("q,escape", "back", "Close", id="compare.close", tooltip="Back to the launchpad"),
+        Binding("q", "back", "Close", id="compare.close", tooltip="Back to the launchpad"),
+        Binding("escape", "back", show=False),
     ]  # fmt: skip
 
     @dataclass
@@ -150,14 +151,15 @@ class CompareScreen(Screen[None]):
         for one in METRICS:
             chosen = one is self.metric
             spans.append((f" {one.short} ", "bold reverse accent" if chosen else "muted"))
-        state = [f"by {unit}"] + (["log"] if self.log_scale else [])
+        state = ["by training time" if self.by_time else "by step"] + (["log"] if self.log_scale else [])
         state += ["trailing mean"] if self._smoothed() else []
         strides = {run.curve.stride for run in self.runs if run.curve.stride > 1}
         state += [f"every {max(strides):,}th step"] if strides else []
-        where = (
-            "" if self.cross is None else f"│ at {self.cross:,.0f}" if not self.by_time else f"│ at {self.cross:,.1f}"
-        )
-        right: Line = line((f"{where}  " if where else "", "text"), (f"{', '.join(state)} ", "muted"))
+        where = "" if self.cross is None else f"│ at {self.cross:,.{1 if self.by_time else 0}f} {unit.split()[0]}  "
+        room = self.size.width - width_of(tuple(spans)) - len(where) - 2
+        while len(", ".join(state)) > room and state:
+            state.pop()
+        right: Line = line((where, "text"), (f"{', '.join(state)} ", "muted"))
         self.query_one("#compare-head", LineView).show([spread(tuple(spans), right, self.size.width)])
 
     def _show_chart(self, unit: str, seconds: float) -> None:
@@ -188,11 +190,14 @@ class CompareScreen(Screen[None]):
 
     def _window(self, seconds: float) -> tuple[float, float]:
         """The x range: to a round number beyond the longest run that is shown, or the last part of it."""
-        shown = [run.curve for index, run in enumerate(self.runs) if index not in self.hidden and len(run.curve)]
-        longest = max((self._xs(curve, seconds)[-1] for curve in shown), default=1.0)
+        longest = max((self._xs(run.curve, seconds)[-1] for run in self._shown()), default=1.0)
         step = scale.nice_step(longest, 20)
         end = max(step, math.ceil(longest / step - 1e-9) * step)
         return end * (1 - 2.0**-self.zoom), end
+
+    def _shown(self) -> list[Compared]:
+        """The runs that have a line."""
+        return [run for index, run in enumerate(self.runs) if index not in self.hidden and len(run.curve)]
 
     def _smoothed(self) -> bool:
         return self.smooth and self.metric.smooth
@@ -244,10 +249,12 @@ class CompareScreen(Screen[None]):
         self._show()
 
     def action_cross(self, by: int) -> None:
-        """Move the crosshair by a cell; the first time it comes to the right edge."""
-        begin, end = self._window(self._unit()[1])
+        """Move the crosshair by a cell; the first time it comes to the end of the longest run."""
+        seconds = self._unit()[1]
+        begin, end = self._window(seconds)
+        last = max((self._xs(run.curve, seconds)[-1] for run in self._shown()), default=end)
         cell = (end - begin) / max(1, self.query_one(RunsChart).plot.size.width)
-        place = self.cross + by * cell if self.cross is not None else end
+        place = self.cross + by * cell if self.cross is not None else last
         self.cross = min(end, max(begin, place if self.by_time else float(round(place))))
         self._show()
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.run.curves import Curve, read_curve
+from acrf_engine.run.curves import Curve, read_curve, stamp_of
 from acrf_engine.run.folder import RunError, RunFolder
 from acrf_tui.screens.launchpad_configs import printable, short_path
 
@@ -70,13 +69,13 @@ class Reader:
     def read(self) -> Compared:
         """The run as it is now: the very object of the last time where nothing has changed."""
         run = self._status()
-        stamp = tuple(_stamp(self.folder, suffix) for suffix in ("", "-wal"))
+        stamp = stamp_of(self.folder)
         if stamp != self._stamp:
             # A copy, because the one that is known is being drawn.
             run = replace(run, curve=read_curve(self.folder, copy.deepcopy(run.curve)))
             self._stamp = stamp
-        if not run.config:
-            run = replace(run, config=_config(self.folder))
+        if not run.config and (config := _config(self.folder)):
+            run = replace(run, config=config)
         self.known = run
         return run
 
@@ -92,13 +91,6 @@ class Reader:
         if found == (run.state, run.step, run.total_steps, run.error):
             return run
         return replace(run, state=found[0], step=found[1], total_steps=found[2], error=found[3])
-
-
-def _stamp(folder: RunFolder, suffix: str) -> tuple[int, int]:
-    with contextlib.suppress(OSError):
-        found = folder.telemetry.with_name(folder.telemetry.name + suffix).stat()
-        return found.st_mtime_ns, found.st_size
-    return (0, 0)
 
 
 def _config(folder: RunFolder) -> dict[str, str]:

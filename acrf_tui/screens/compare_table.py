@@ -16,7 +16,7 @@ from acrf_tui.screens.compare_chart import LETTERS, ROLES
 from acrf_tui.screens.compare_runs import ABSENT, Compared
 
 LONGEST_KEY = 34
-LEAST_VALUE = 7
+LEAST_VALUE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +71,10 @@ def run_lines(
     """A head and a line for each run; `cross` has the values under the crosshair, if there is one."""
     wide = width >= 96
     values = [extremes(getattr(run.curve, metric.key)) for run in runs]
-    name = max(8, width - (74 if wide else 54) - (11 if cross else 0))
-    name = min(name, max([8, *(cell_len(run.name) for run in runs)]))
     steps = [_steps(run) for run in runs]
     step = max([9, *map(len, steps)])
+    fixed = 4 + 2 + 13 + 2 + step + (11 if cross else 0) + 2 * 11 + (11 + 12 if wide else 0)
+    name = min(max(8, width - fixed), max([8, *(cell_len(run.name) for run in runs)]))
     head = f"    {'run':{name}}  {'state':13}  {'step':>{step}}"
     head += (f"  {'at │':>9}" if cross else "") + f"  {'last':>9}  {'lowest':>9}"
     lines = [line((head + (f"  {'s a step':>9}  {'trained':>10}" if wide else ""), "muted"))]
@@ -87,16 +87,19 @@ def run_lines(
         role = "muted" if off else "text"
         figures = f"  {steps[index]:>{step}}" + (f"  {cross[index]:>9}" if cross else "")
         some = len(run.curve) > 0
-        figures += f"  {_value(metric, last, some):>9}  {_value(metric, lowest, some, least=True):>9}"
+        newest = f"  {_value(metric, last, some):>9}"
+        rest = f"  {_value(metric, lowest, some, least=True):>9}"
         if wide:
             trained = numbers.duration(run.curve.elapsed[-1]) if some else ABSENT
-            figures += f"  {numbers.significant(run.curve.step_seconds()):>9}  {trained:>10}"
+            rest += f"  {numbers.significant(run.curve.step_seconds()):>9}  {trained:>10}"
         lines.append(
             line(
                 letter,
                 (f" {shown}{' ' * (name - cell_len(shown))}  ", role),
                 (f"{symbol} {run.state}".ljust(13), "muted" if off else state_role),
                 (figures, role),
+                (newest, "bad" if some and math.isnan(last) and not off else role),
+                (rest, role),
             )
         )
     return lines

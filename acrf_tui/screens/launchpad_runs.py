@@ -83,21 +83,13 @@ class CurveCache:
 
     def curve_of(self, folder: RunFolder) -> tuple[float, ...]:
         """A run's curve in CURVE_POINTS points at most. Reads files."""
-        from acrf_engine.run.curves import sparkline
+        from acrf_engine.run.curves import sparkline, stamp_of
 
-        stamp = (*_stamp(folder.telemetry), *_stamp(folder.telemetry.with_name(f"{folder.telemetry.name}-wal")))
+        stamp = stamp_of(folder)
         known = self._known.get(folder.path)
         if known is None or known[0] != stamp:
             known = self._known[folder.path] = stamp, tuple(sparkline(folder, CURVE_POINTS))
         return known[1]
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0)
-    return found.st_mtime_ns, found.st_size
 
 
 def read_runs(runs_dir: Path, curves: CurveCache | None = None) -> list[RunSummary]:
