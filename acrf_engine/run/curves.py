@@ -11,6 +11,7 @@ import sqlite3
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from acrf_engine.run.folder import RunFolder
 
@@ -134,13 +135,8 @@ def read_curve(folder: RunFolder, known: Curve | None = None) -> Curve:
 
 
 def stamp_of(folder: RunFolder) -> tuple[int, ...]:
-    """Another value whenever the telemetry may hold something new. An empty log is the trace of a reader."""
-    found: list[int] = []
-    for path in (folder.telemetry, folder.telemetry.with_name(f"{folder.telemetry.name}-wal")):
-        with contextlib.suppress(OSError):
-            stat = path.stat()
-            found += (stat.st_mtime_ns, stat.st_size) if stat.st_size else ()
-    return tuple(found)
+    """Another value whenever the telemetry may hold something new."""
+    return (*_times(folder.telemetry), *_times(_log_of(folder)))
 
 
 def typical_step_time(folder: RunFolder, newest: int = 200, warm_up: int = 2) -> tuple[float, int]:
@@ -155,12 +151,27 @@ def typical_step_time(folder: RunFolder, newest: int = 200, warm_up: int = 2) ->
 @contextlib.contextmanager
 def _opened(folder: RunFolder) -> Iterator[sqlite3.Connection]:
     """The telemetry. What is missing, new or damaged ends the block without a word: the caller then has nothing."""
+    # A reader of a write-ahead log leaves files behind; where nobody writes and nothing is in the log it need not.
+    still = not _times(_log_of(folder)) and not folder.is_held()
     try:
-        db = sqlite3.connect(f"{folder.telemetry.as_uri()}?mode=ro", uri=True, timeout=1.0)
+        options = "mode=ro&immutable=1" if still else "mode=ro"
+        db = sqlite3.connect(f"{folder.telemetry.as_uri()}?{options}", uri=True, timeout=1.0)
     except (sqlite3.Error, ValueError):
         db = sqlite3.connect(":memory:")
     with contextlib.closing(db), contextlib.suppress(sqlite3.DatabaseError, TypeError):
         yield db
+
+
+def _log_of(folder: RunFolder) -> Path:
+    return folder.telemetry.with_name(f"{folder.telemetry.name}-wal")
+
+
+def _times(path: Path) -> tuple[int, ...]:
+    """Change time and size; nothing for a file that is absent or empty: an empty log is the trace of a reader."""
+    with contextlib.suppress(OSError):
+        found = path.stat()
+        return (found.st_mtime_ns, found.st_size) if found.st_size else ()
+    return ()
 
 
 def _ends(db: sqlite3.Connection) -> tuple[float, float] | None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from acrf_engine.protocol import to_wire
-from acrf_engine.run.curves import MOST_POINTS, WINDOW, Curve, read_curve, sparkline, typical_step_time
+from acrf_engine.run.curves import MOST_POINTS, WINDOW, Curve, read_curve, sparkline, stamp_of, typical_step_time
 from acrf_engine.run.folder import RunFolder, create_run
 from acrf_engine.run.telemetry import TelemetryReader, TelemetryWriter
 from tests.engine.test_telemetry import plan, step
@@ -71,6 +71,28 @@ def test_a_run_without_steps_or_without_telemetry_has_no_curve(tmp_path: Path) -
     bare.telemetry.write_bytes(b"no database at all" * 1000)
     assert sparkline(bare, 10) == []
     assert len(read_curve(bare)) == 0
+
+
+def test_looking_at_an_ended_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    run = Written(tmp_path)
+    run.steps(1, 20)
+    run.writer.close()
+    before = sorted(path.name for path in run.folder.path.iterdir())
+    assert len(sparkline(run.folder, 5)) == 5
+    assert len(read_curve(run.folder)) == 20
+    assert sorted(path.name for path in run.folder.path.iterdir()) == before
+
+
+def test_what_a_living_writer_has_committed_is_seen_at_once(tmp_path: Path) -> None:
+    run = Written(tmp_path)
+    with run.folder.hold():
+        run.steps(1, 20)
+        stamp = stamp_of(run.folder)
+        assert len(read_curve(run.folder)) == 20
+        assert stamp_of(run.folder) == stamp
+        run.steps(21, 30)
+        assert stamp_of(run.folder) != stamp
+        assert len(read_curve(run.folder)) == 30
 
 
 def test_a_long_sparkline_ends_with_the_newest_steps_and_costs_no_more(tmp_path: Path) -> None:
