@@ -43,11 +43,13 @@ class CompareScreen(Screen[None]):
         Binding("m", "metric(1)", "Metric", id="compare.metric", tooltip="The next metric"),
         Binding("M", "metric(-1)", "Back", id="compare.metric-back", tooltip="The metric before", show=False),
         Binding("a", "align", "Step/time", id="compare.align", tooltip="Align by step, or by training time"),
-        Binding("d", "table", "Configs", id="compare.table", tooltip="Where the configs differ, or the chart"),
+        Binding("d", "table", "Configs", id="compare.table", tooltip="Where the configs differ: show it, or hide it"),
         Binding("s", "smooth", "Smooth", id="compare.smooth", tooltip="A trailing mean of what jumps, or every step"),
         Binding("g", "log_scale", "Log", id="compare.log", tooltip="Logarithmic or linear scale"),
         Binding("left", "cross(-1)", "Crosshair", id="compare.left", tooltip="Crosshair to the left: values below"),
         Binding("right", "cross(1)", "", id="compare.right", tooltip="Crosshair to the right", show=False),
+        Binding("pageup", "cross(-10)", show=False),
+        Binding("pagedown", "cross(10)", show=False),
         Binding("plus,equals_sign", "zoom(1)", "In", id="compare.in", tooltip="The last part only", show=False),
         Binding("minus", "zoom(-1)", "Out", id="compare.out", tooltip="A longer part", show=False),
         *(
@@ -79,7 +81,7 @@ class CompareScreen(Screen[None]):
         self.zoom = 0
         self.cross: float | None = None
         self.hidden: set[int] = set()
-        self.table_only = False
+        self.turned = False
         self._looking = False
 
     # ------------------------------------------------------------------ building
@@ -131,8 +133,8 @@ class CompareScreen(Screen[None]):
         if not self.is_mounted or not self.size.width:
             return
         both = self.size.height >= BOTH_FROM_ROWS
-        self.query_one("#compare-chart").display = not self.table_only
-        self.query_one("#compare-configs").display = self.table_only or both
+        self.query_one("#compare-chart").display = both or not self.turned
+        self.query_one("#compare-configs").display = both != self.turned
         width = self.size.width - 2
         unit, seconds = self._unit()
         self._show_head(unit)
@@ -155,7 +157,9 @@ class CompareScreen(Screen[None]):
         state += ["trailing mean"] if self._smoothed() else []
         strides = {run.curve.stride for run in self.runs if run.curve.stride > 1}
         state += [f"every {max(strides):,}th step"] if strides else []
-        where = "" if self.cross is None else f"│ at {self.cross:,.{1 if self.by_time else 0}f} {unit.split()[0]}  "
+        where = ""
+        if self.cross is not None:
+            where = f"│ at {self.cross:,.1f} {unit.split()[0]}  " if self.by_time else f"│ at step {self.cross:,.0f}  "
         room = self.size.width - width_of(tuple(spans)) - len(where) - 2
         while len(", ".join(state)) > room and state:
             state.pop()
@@ -226,8 +230,8 @@ class CompareScreen(Screen[None]):
         self._show()
 
     def action_table(self) -> None:
-        """Show the config differences in the place of the chart, or the chart again."""
-        self.table_only = not self.table_only
+        """Where both fit, hide the config differences, or show them again; else they take the place of the chart."""
+        self.turned = not self.turned
         self._show()
 
     def action_smooth(self) -> None:

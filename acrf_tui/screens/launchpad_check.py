@@ -166,7 +166,7 @@ def _time(report: dict[str, Any]) -> str:
     if seconds is None:
         return "not known before the first steps"
     total = numbers.remaining(seconds * int(report["steps"]))
-    return f"about {total}, at the {seconds:.3g} s a step of run {printable(str(report['step_time_run']))}"
+    return f"about {total} ({seconds:.3g} s a step in run {printable(str(report['step_time_run']))})"
 
 
 def _without_caption(report: dict[str, Any]) -> list[str]:

@@ -152,7 +152,10 @@ async def test_the_crosshair_says_what_every_run_had_there(home: Path) -> None:
             while screen.cross is not None and screen.cross > 40:
                 await pilot.press("left")
             assert text_of(screen, "compare-runs").splitlines()[2].count("0.2500") == 3
-            await pilot.press("right", "escape")
+            await pilot.press("pageup")
+            assert screen.cross is not None
+            assert screen.cross < 39
+            await pilot.press("pagedown", "right", "escape")
             assert screen.cross is None
             assert app.screen is screen
             await pilot.press("escape")
@@ -210,6 +213,9 @@ async def test_at_80x24_chart_and_configs_take_turns(home: Path) -> None:
             await pilot.press("d")
             await pilot.resize_terminal(120, 40)
             await until(lambda: [one.display for one in shown] == [True, True])
+            await pilot.press("d")
+            assert [one.display for one in shown] == [True, False]
+            await pilot.press("d")
             await pilot.resize_terminal(50, 24)
             await until(lambda: bool(screen.query_one("#compare-too-small").display))
 

@@ -425,7 +425,7 @@ def shown(height: int = 40, **changes: object) -> list[str]:
 
 
 def test_the_time_is_what_an_earlier_run_measured_or_not_known() -> None:
-    assert "time       about 0:05:00, at the 0.5 s a step of run night" in shown()
+    assert "time       about 0:05:00 (0.5 s a step in run night)" in shown()
     assert "time       not known before the first steps" in shown(step_time_s=None)
 
 
