@@ -24,8 +24,8 @@ LOSS_WIDTH = 8
 AGE_WIDTH = 8
 FOLDER_FROM = 96
 """Cells of width from which the folder has a column, where not all runs are in the same."""
-CURVE_POINTS = 48
-CURVE_WIDTHS = ((150, 24), (96, 16), (70, 10))
+CURVE_POINTS = 60
+CURVE_WIDTHS = ((150, 30), (96, 16), (70, 10))
 """Cells of width from which the curve of the loss has a column, and its cells."""
 SHORTEST_NAME = 12
 NOT_FINITE = "×"
@@ -142,8 +142,10 @@ def columns_for(runs: Sequence[RunSummary], width: int) -> Columns:
     if room - curve - 2 < SHORTEST_NAME:
         curve = 0
     room -= curve + 2 if curve else 0
-    if width < FOLDER_FROM or len({run.folder.parent for run in runs}) < 2:
+    if width < FOLDER_FROM:
         return Columns(max(8, room), step, 0, curve)
+    if len({run.folder.parent for run in runs}) < 2:
+        return Columns(min(longest, room), step, 0, curve)
     name = min(longest, max(16, room - 26))
     return Columns(name, step, max(0, room - name - 2), curve)
 
