@@ -21,7 +21,7 @@ from acrf_tui.screens import launchpad_examine
 from acrf_tui.screens.compare import CompareScreen
 from acrf_tui.screens.launchpad import LaunchpadScreen
 from acrf_tui.screens.launchpad_check import CheckResult, Outlook, with_report
-from acrf_tui.screens.launchpad_configs import own_config_folder, suggested_name
+from acrf_tui.screens.launchpad_configs import copy_config, own_config_folder, suggested_name
 from acrf_tui.screens.launchpad_dialogs import NameDialog
 from acrf_tui.screens.launchpad_lists import ConfigList, RunList
 from acrf_tui.screens.launchpad_outlook import outlook_lines
@@ -355,6 +355,14 @@ async def test_configs_are_filtered_by_name_and_comment(home: Path) -> None:
         await pilot.press("escape")
         await until(lambda: configs.option_count == every)
         assert configs.chosen.name == "low-vram"
+
+
+def test_a_copy_never_takes_the_place_of_a_file_that_came_meanwhile(home: Path) -> None:
+    target = copy_config(DEMO, "mine")
+    target.write_text("precious\n")
+    with pytest.raises(FileExistsError):
+        copy_config(DEMO, "mine")
+    assert target.read_text() == "precious\n"
 
 
 def test_names_of_copies_are_never_taken() -> None:
