@@ -16,6 +16,7 @@ from textual.screen import Screen
 from textual.widgets import Static
 from textual.worker import Worker, WorkerState
 
+from acrf_engine.protocol import ACTIVE_STATES
 from acrf_engine.run.curves import Curve
 from acrf_engine.run.folder import RunFolder
 from acrf_tui.charts import scale
@@ -103,10 +104,14 @@ class CompareScreen(Screen[None]):
     def on_resize(self, event: events.Resize) -> None:
         self.call_after_refresh(self._show)
 
+    def on_screen_resume(self) -> None:
+        """Back from a dialog: the runs have gone on."""
+        self._look()
+
     # ------------------------------------------------------------------ reading, off the app's thread
 
     def _look(self) -> None:
-        if not self._looking and self.is_current:
+        if not self._looking and self.app.screen is self:
             self._looking = True
             self.run_worker(self._read, thread=True, group="look", exit_on_error=False)
 
@@ -193,10 +198,19 @@ class CompareScreen(Screen[None]):
         return curve.elapsed if seconds == 1.0 else [value / seconds for value in curve.elapsed]
 
     def _window(self, seconds: float) -> tuple[float, float]:
-        """The x range: to a round number beyond the longest run that is shown, or the last part of it."""
-        longest = max((self._xs(run.curve, seconds)[-1] for run in self._shown()), default=1.0)
-        step = scale.nice_step(longest, 20)
-        end = max(step, math.ceil(longest / step - 1e-9) * step)
+        """The x range: up to the end of the longest run that is shown, or the last part of that.
+
+        While one of them goes on there is room for it, so that what is drawn does not move with every look.
+        """
+        shown = self._shown()
+        longest = max((self._xs(run.curve, seconds)[-1] for run in shown), default=1.0)
+        live = any(run.state in ACTIVE_STATES for run in shown)
+        if live:
+            total = 0 if self.by_time else max(run.total_steps for run in shown)
+            end = scale.doubling_domain(longest, total, smallest=1.0 if self.by_time else 64.0)
+        else:
+            step = scale.nice_step(longest, 40)
+            end = max(step, math.ceil(longest / step - 1e-9) * step)
         return end * (1 - 2.0**-self.zoom), end
 
     def _shown(self) -> list[Compared]:

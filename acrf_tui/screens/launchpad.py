@@ -172,7 +172,7 @@ class LaunchpadScreen(StartingScreen, TrashingScreen):
 
     def look(self) -> None:
         """Read what is there now; a look that is under way counts."""
-        if self._looking or not self.is_current:
+        if self._looking or self.app.screen is not self:  # behind another screen each change repaints all of that
             return
         self._looking = True
         self.run_worker(self._read, thread=True, group="look", exit_on_error=False)

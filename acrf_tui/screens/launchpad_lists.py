@@ -230,7 +230,8 @@ class RunList(PickList):
     def show(self, runs: Sequence[RunSummary]) -> None:
         """Replace what changed, keeping the choice."""
         self.runs = list(runs)
-        self.columns = columns_for(runs, max(20, self.scrollable_content_region.width - 2))
+        width = self.scrollable_content_region.width or self.app.size.width - 2  # not laid out while it is hidden
+        self.columns = columns_for(runs, max(20, width - 2))
         now = time.time()
         before, theme = self._rows, self.app.theme
         symbols = getattr(self.app, "symbols", BRAILLE)

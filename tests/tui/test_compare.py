@@ -191,6 +191,28 @@ async def test_a_run_that_goes_on_grows_and_one_without_steps_says_so(
         assert "–" in text_of(screen, "compare-runs").splitlines()[2]
 
 
+async def test_while_a_run_goes_on_the_others_stand_still(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.1)
+    live, ended = Live(home / "runs", "live").steps(1, 70), Live(home / "runs", "ended").steps(1, 60)
+    status = live.folder.recorded_status()
+    status.state, status.total_steps = "running", 400
+    app = make_app(home)
+    with live.folder.hold():
+        live.folder.write_status(status)
+        async with app.run_test(size=(120, 40)) as pilot:
+            screen = await compared(app, live, ended)
+            for unit in ("step", "s trained"):
+                chart = screen.query_one(RunsChart)
+                await until(lambda chart=chart, unit=unit: chart.unit == unit)  # type: ignore[misc]
+                before = (chart.scene.begin, chart.scene.end)
+                first = len(screen.runs[0].curve) + 1
+                live.steps(first, first + 4)
+                live.folder.write_status(status)
+                await until(lambda first=first: len(screen.runs[0].curve) == first + 4)  # type: ignore[misc]
+                assert (chart.scene.begin, chart.scene.end) == before
+                await pilot.press("a")
+
+
 async def test_before_the_first_step_the_chart_says_what_is_missing(home: Path) -> None:
     app = make_app(home)
     runs = [Live(home / "runs", name) for name in ("one", "two")]

@@ -16,8 +16,8 @@ from acrf_engine.run.folder import RunFolder, create_run
 from acrf_engine.run.telemetry import TelemetryWriter
 from acrf_tui.app import AcrfApp, AppOptions
 from acrf_tui.panels.keys import KeysLine
+from acrf_tui.screens import compare, launchpad_examine
 from acrf_tui.screens import launchpad as module
-from acrf_tui.screens import launchpad_examine
 from acrf_tui.screens.compare import CompareScreen
 from acrf_tui.screens.launchpad import LaunchpadScreen
 from acrf_tui.screens.launchpad_check import CheckResult, Outlook, with_report
@@ -202,6 +202,28 @@ async def test_marked_runs_are_compared_with_one_key(home: Path) -> None:
         await until(lambda: app.screen is screen)
         await pilot.press("m")
         assert screen.runs_box.border_title == "Runs: 1 marked"
+
+
+async def test_behind_another_screen_the_launchpad_is_still(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        make_run(home, name, steps=4)
+    looks: list[str] = []
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(compare, "LOOK_SECONDS", 0.1)
+    real, other = module.read_runs, compare.Reader.read
+    monkeypatch.setattr(module, "read_runs", lambda *given: looks.append("launchpad") or real(*given))
+    monkeypatch.setattr(compare.Reader, "read", lambda reader: looks.append("compare") or other(reader))
+    app = make_app(home)
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await launchpad_with(app, 2)
+        await pilot.press("tab", "m", "c")
+        await until(lambda: isinstance(app.screen, CompareScreen) and "compare" in looks)
+        await until(lambda: not screen._looking)
+        looks.clear()
+        await until(lambda: looks.count("compare") > 6)
+        assert "launchpad" not in looks
+        await pilot.press("q")
+        await until(lambda: "launchpad" in looks)
 
 
 async def test_a_seventh_run_is_not_marked(home: Path) -> None:
