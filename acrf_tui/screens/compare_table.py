@@ -69,7 +69,7 @@ def run_lines(
     runs: Sequence[Compared], metric: Metric, width: int, hidden: Sequence[int] = (), cross: Sequence[str] = ()
 ) -> list[Line]:
     """A head and a line for each run; `cross` has the values under the crosshair, if there is one."""
-    wide = width >= 96
+    wide = width >= 110
     values = [extremes(getattr(run.curve, metric.key)) for run in runs]
     steps = [_steps(run) for run in runs]
     step = max([9, *map(len, steps)])
