@@ -18,7 +18,7 @@ from acrf_engine import __version__
 from acrf_engine.run.folder import RunError, RunFolder
 from acrf_tui import collector
 from acrf_tui.manners import MannerlyApp
-from acrf_tui.memory import remember, remembered
+from acrf_tui.memory import remembered
 from acrf_tui.terminal import (
     background_is_light,
     choose_colors,
@@ -203,6 +203,12 @@ class AcrfApp(MannerlyApp):
     def on_launchpad_screen_open_run(self, message: LaunchpadScreen.OpenRun) -> None:
         """The launchpad wants to see a run."""
         self.open_run(message.folder)
+
+    def on_launchpad_screen_compare(self, message: LaunchpadScreen.Compare) -> None:
+        """The launchpad wants to see runs over one another."""
+        from acrf_tui.screens.compare import CompareScreen
+
+        self.push_screen(CompareScreen(message.folders))
 
     def on_launchpad_screen_new_run(self, message: LaunchpadScreen.NewRun) -> None:
         """The launchpad wants to start a config on the user's own data."""

@@ -14,7 +14,7 @@ from textual.timer import Timer
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from acrf_tui.screens.launchpad_configs import printable
+from acrf_tui.printable import printable
 
 SETTLE_SECONDS = 0.15
 """How long the highlight must rest before the theme is shown: each change repaints the whole screen."""
