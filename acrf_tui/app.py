@@ -160,6 +160,12 @@ class AcrfApp(App[int]):
 
         self.push_screen(NewRunDialog(message.entry, self.options.runs_dir), answered)
 
+    def on_launchpad_screen_edit_config(self, message: LaunchpadScreen.EditConfig) -> None:
+        """The launchpad wants to edit a config."""
+        from acrf_tui.screens.editor import EditorScreen
+
+        self.push_screen(EditorScreen(message.entry.path))
+
     def _leave(self, status: int) -> None:
         self.exit(status, return_code=status)
 

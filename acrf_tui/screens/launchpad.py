@@ -60,6 +60,7 @@ class LaunchpadScreen(Screen[None]):
             "n", "new_run", "New run", id="launchpad.new-run",
             tooltip="Start the chosen config on your own pictures",
         ),
+        Binding("e", "edit_config", "Edit", id="launchpad.edit", tooltip="Edit the chosen config"),
         Binding(
             "r", "resume", "Resume", id="launchpad.resume",
             tooltip="Continue the chosen run from its newest good checkpoint",
@@ -117,6 +118,12 @@ class LaunchpadScreen(Screen[None]):
     @dataclass
     class NewRun(Message):
         """The user wants to start a config with own data."""
+
+        entry: ConfigEntry
+
+    @dataclass
+    class EditConfig(Message):
+        """The user wants to edit a config."""
 
         entry: ConfigEntry
 
@@ -395,6 +402,12 @@ class LaunchpadScreen(Screen[None]):
         entry = self.query_one(ConfigList).chosen
         if entry is not None:
             self.post_message(self.NewRun(entry))
+
+    def action_edit_config(self) -> None:
+        """Edit the chosen config."""
+        entry = self.query_one(ConfigList).chosen
+        if entry is not None:
+            self.post_message(self.EditConfig(entry))
 
     def action_resume(self) -> None:
         """Continue the chosen run."""

@@ -1,0 +1,162 @@
+"""What opens over a row to change its value: a line, a folder with completion, a choice, or texts one a line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.geometry import Region
+from textual.message import Message
+from textual.widgets import Input, OptionList, TextArea
+from textual.widgets.option_list import Option
+
+from acrf_tui.screens.editor_document import FieldState
+from acrf_tui.screens.editor_fields import FormField
+from acrf_tui.screens.launchpad_lists import PickList
+from acrf_tui.screens.new_run_fields import PathField, PathInput
+
+ROWS_OF_TEXTS = 6
+ROWS_OF_PATHS = 7
+ANOTHER = "another value …"
+
+
+class InlineEditor(Container):
+    """Changes one field. Every change is posted as it is typed; `Done` says whether to keep it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "done(False, 0)", "Put back", id="editor.put-back", tooltip="The value as it was before"),
+        Binding("tab,down", "done(True, 1)", "Keep, next", id="editor.keep-next", tooltip="Keep it; the next setting"),
+        Binding("shift+tab,up", "done(True, -1)", "Before", id="editor.keep-before", show=False,
+                tooltip="Keep it; the setting before"),
+    ]  # fmt: skip
+
+    @dataclass
+    class Typed(Message):
+        """A value was typed or chosen; of texts, all of them."""
+
+        field: FormField
+        typed: str | list[str]
+
+    @dataclass
+    class Done(Message):
+        """It is finished; `move` rows on."""
+
+        keep: bool
+        move: int
+
+    def __init__(self, field: FormField, state: FieldState) -> None:
+        super().__init__(id="inline")
+        self.field = field
+        self.state = state
+        self._first = state.shown
+        self._closed = False
+
+    @property
+    def rows(self) -> int:
+        """Rows that it takes, the list of a path field included."""
+        match self.field.kind:
+            case "choice":
+                return min(9, len(self._options()) + 2)
+            case "texts":
+                return ROWS_OF_TEXTS + 2
+            case "folder":
+                return ROWS_OF_PATHS
+            case _:
+                return 1
+
+    def place(self, value: Region, room: int) -> None:
+        """Put it over the value; with what opens below it in the `room` rows of the list, or above."""
+        kind = self.field.kind
+        framed = kind in ("choice", "texts")
+        rows = self.rows
+        y = value.y
+        if framed:
+            y = value.y + 1 if value.y + 1 + rows <= room else max(0, value.y - rows)
+        longest = max((len(text) for text in self._options()), default=0) + 4
+        width = min(value.width, max(24, longest)) if kind == "choice" else value.width
+        self.styles.offset = (value.x, y)
+        self.styles.width = width
+        self.styles.height = "auto" if kind == "folder" else rows if framed else 1
+        self.styles.max_height = max(1, room - y)
+
+    def compose(self) -> ComposeResult:
+        shown = self.state.shown
+        match self.field.kind:
+            case "choice":
+                self.add_class("-framed")
+                options = PickList(*(Option(text) for text in self._options()), compact=True, markup=False)
+                options.highlighted = self._options().index(shown) if shown in self._options() else 0
+                yield options
+            case "texts":
+                self.add_class("-framed")
+                texts = self.state.value if isinstance(self.state.value, list) else []
+                self._first = "\n".join(texts)
+                area = TextArea(self._first, compact=True, soft_wrap=False, highlight_cursor_line=False)
+                area.cursor_blink = False
+                yield area
+                self.border_subtitle = "one a line · tab keeps"
+            case "folder":
+                yield PathField(shown, placeholder=self.field.allowed, id="path")
+            case _:
+                yield Input(shown, placeholder=self.field.allowed, compact=True, select_on_focus=True)
+
+    def on_mount(self) -> None:
+        self.query(f"{PathInput.__name__}, Input, TextArea, OptionList").first().focus()
+
+    def _options(self) -> list[str]:
+        if self.field.kind != "choice":
+            return []
+        return [*self.field.choices, *([ANOTHER] if self.field.types else [])]
+
+    def action_done(self, keep: bool, move: int) -> None:
+        """Finish; an open list of folders is closed first."""
+        if not keep and any(field.close_list() for field in self.query(PathField)):
+            return
+        if not self._closed:
+            self._closed = True
+            self.post_message(self.Done(keep, move))
+
+    @on(Input.Changed)
+    def _line_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        if event.value != self._first:
+            self._first = "\0"  # from now on the first value is one like any other
+            self.post_message(self.Typed(self.field, event.value))
+
+    @on(Input.Submitted)
+    def _submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.action_done(True, 0)
+
+    @on(TextArea.Changed)
+    def _texts_changed(self, event: TextArea.Changed) -> None:
+        event.stop()
+        typed = [text for text in event.text_area.text.split("\n") if text.strip()]
+        if "\n".join(typed) != self._first:
+            self._first = "\0"
+            self.post_message(self.Typed(self.field, typed))
+
+    @on(OptionList.OptionSelected)
+    async def _chosen(self, event: OptionList.OptionSelected) -> None:
+        event.stop()
+        text = self._options()[event.option_index]
+        if text != ANOTHER:
+            self.post_message(self.Typed(self.field, text))
+            self.action_done(True, 0)
+            return
+        self.remove_class("-framed")
+        await self.query(OptionList).remove()
+        self.styles.height = 1
+        self.post_message(self.Widened())
+        shown = "" if self.state.shown in self.field.choices else self.state.shown
+        self._first = shown
+        line = Input(shown, placeholder=self.field.allowed, compact=True)
+        await self.mount(line)
+        line.focus()
+
+    class Widened(Message):
+        """A line has taken the place of the choice."""

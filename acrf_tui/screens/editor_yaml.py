@@ -1,0 +1,116 @@
+"""The YAML beside the form: always what will be saved, and a place to type in. Draws only rows that look different."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from rich.style import Style
+from rich.text import Text
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widgets import TextArea
+
+from acrf_tui.charts.palette import colour
+
+KEY = re.compile(r"^\s*(?:- +)?([A-Za-z_]\w*)(?=\s*:(?:\s|$))")
+COMMENT = re.compile(r"(?:^|\s)(#.*)$")
+
+
+def first_and_last_difference(old: str, new: str) -> tuple[int, int, int]:
+    """Where two texts begin to differ, and where their common ends begin in the old and in the new one."""
+    shorter = min(len(old), len(new))
+    begin = next((i for i in range(shorter) if old[i] != new[i]), shorter)
+    same = next((i for i in range(shorter - begin) if old[-1 - i] != new[-1 - i]), shorter - begin)
+    return begin, len(old) - same, len(new) - same
+
+
+def location(text: str, index: int) -> tuple[int, int]:
+    """Row and column, from 0, of an index."""
+    return text.count("\n", 0, index), index - (text.rfind("\n", 0, index) + 1)
+
+
+class YamlText(TextArea):
+    """A plain text area with quiet colours for keys and comments, and marked lines where something is wrong."""
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id, soft_wrap=False, show_line_numbers=True, compact=True, tab_behavior="focus")
+        self.cursor_blink = False
+        self._wrong: frozenset[int] = frozenset()
+        self._painted: dict[int, Strip] = {}
+        self._looking = False
+
+    def show_text(self, text: str) -> None:
+        """Change the text where it differs, so that undo takes back this change alone."""
+        old = self.text
+        if text == old:
+            return
+        begin, old_end, new_end = first_and_last_difference(old, text)
+        start, end = location(old, begin), location(old, old_end)
+        self.replace(text[begin:new_end], start, end, maintain_selection_offset=False)
+
+    def mark(self, lines: Collection[int]) -> None:
+        """Mark these lines, from 1, as wrong."""
+        wrong = frozenset(lines)
+        if wrong != self._wrong:
+            self._wrong = wrong
+            self._line_cache.clear()
+            self.refresh()
+
+    def go_to_line(self, number: int) -> None:
+        """Put the cursor at the end of a line, from 1."""
+        row = max(0, min(number - 1, self.document.line_count - 1))
+        self.move_cursor((row, len(self.document.get_line(row).split(" #")[0].rstrip())))
+
+    def get_line(self, line_index: int) -> Text:
+        """The line in colours, control characters made visible."""
+        plain = self.document.get_line(line_index)
+        text = Text(
+            "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in plain), end="", no_wrap=True
+        )
+        variables = self.app.theme_variables
+        if line_index + 1 in self._wrong:
+            text.stylize(
+                Style(color=colour(variables, "bad").rich_color, underline=True), len(plain) - len(plain.lstrip())
+            )
+            return text
+        if found := KEY.match(plain):
+            text.stylize(Style(color=colour(variables, "accent").rich_color), *found.span(1))
+        if found := COMMENT.search(plain):
+            text.stylize(Style(color=colour(variables, "muted").rich_color), *found.span(1))
+        return text
+
+    def notify_style_update(self) -> None:
+        """Another theme: the colours of all lines."""
+        self._line_cache.clear()
+        super().notify_style_update()
+
+    # TextArea draws all of itself again at every key and every step of its cursor: 4 KB where a row would do.
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        strips = super().render_lines(crop)
+        if crop.x == 0 and crop.width >= self.size.width:
+            self._painted.update(enumerate(strips, start=crop.y))
+        return strips
+
+    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Any:
+        """Draw again what looks different; all of it where the layout changes."""
+        if regions or layout or recompose or not repaint or not self.is_mounted or not self.size:
+            return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
+        if not self._looking:
+            self._looking = True
+            self.call_later(self._refresh_rows)
+        return self
+
+    def _refresh_rows(self) -> None:
+        self._looking = False
+        if not self.is_mounted or not self.display:
+            return
+        theme = self._theme
+        if theme:
+            theme.apply_css(self)
+        size = self.size
+        for y in range(size.height):
+            if self._painted.get(y) != self.render_line(y):
+                super().refresh(Region(0, y, size.width, 1))
