@@ -23,7 +23,7 @@ from textual.widgets import Input, Static, TextArea
 from textual.worker import Worker, WorkerState
 
 from acrf_engine.yaml_edit import EditError
-from acrf_tui.charts.lines import LineView, line, spread
+from acrf_tui.charts.lines import LineView, fit, line, spread
 from acrf_tui.panels.keys import KeysLine
 from acrf_tui.screens.editor_document import (
     Reading,
@@ -49,7 +49,6 @@ from acrf_tui.screens.launchpad_runs import age
 
 READ_SECONDS = 0.12
 """How long typing must rest before the text is read and checked."""
-MOST_PROBLEMS = 3
 
 
 class EditorScreen(Screen[Path | None]):
@@ -70,16 +69,19 @@ class EditorScreen(Screen[Path | None]):
     focused: Reactive[Widget | None] = Reactive(None, repaint=False)  # Screen's own repaints all of it: 40 KB a tab
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", id="editor.filter", tooltip="Show only settings that hold some words"),
-        Binding("f2,ctrl+s", "save", "Save", id="editor.save", tooltip="Save the YAML to its file"),
-        Binding("f6", "save_as", "Save as", id="editor.save-as", tooltip="Save to another file"),
-        Binding(
-            "f3", "next_problem", "Problem", id="editor.next-problem", tooltip="Go to the next thing that is wrong"
-        ),
+        Binding("f2", "save", "Save", id="editor.save", tooltip="Save the YAML to its file"),
+        Binding("ctrl+s", "save", "Save", id="editor.save-too", tooltip="Save the YAML to its file", show=False),
         Binding("f4", "other_side", "YAML", id="editor.other-side", tooltip="Go between the form and the YAML"),
+        Binding("escape", "leave", "Leave", id="editor.leave", tooltip="Drop the filter, then leave the editor"),
+        Binding("q", "leave", "Leave", id="editor.leave-too", tooltip="Leave the editor", show=False),
+        Binding("f1", "help", "Help", id="editor.help", tooltip="Show the keys that work now"),
+        Binding("question_mark", "help", "Help", id="app.help", tooltip="Show the keys that work now", show=False),
+        Binding(
+            "f3", "next_problem", "Problem", id="editor.next-problem", tooltip="Go to what is wrong next"
+        ),
+        Binding("f6", "save_as", "Save as", id="editor.save-as", tooltip="Save to another file"),
         Binding("ctrl+z", "undo", "Undo", id="editor.undo", tooltip="Take back the last change", show=False),
         Binding("ctrl+y", "redo", "Redo", id="editor.redo", tooltip="Make it again", show=False),
-        Binding("escape,q", "leave", "Leave", id="editor.leave", tooltip="Drop the filter, then leave the editor"),
-        Binding("question_mark,f1", "help", "Help", id="app.help", tooltip="Show the keys that work now"),
     ]
 
     @dataclass
@@ -159,7 +161,6 @@ class EditorScreen(Screen[Path | None]):
 
     def on_mount(self) -> None:
         self.query_one("#editor-filter").display = False
-        self.query_one("#editor-problems").display = False
         self.app.theme_changed_signal.subscribe(self, lambda _: self.call_after_refresh(self._show_all))
         self.run_worker(self._load, thread=True, group="load", exit_on_error=False)
 
@@ -201,6 +202,8 @@ class EditorScreen(Screen[Path | None]):
         self.loaded = True
         self.yaml.load_text(self.text)
         self._close_what_is_plain()
+        self.fields.rebuild()
+        self.fields.action_step(1)
         self._show_all()
         if message.draft is not None:
             self._offer(message.draft)
@@ -327,14 +330,12 @@ class EditorScreen(Screen[Path | None]):
     def _show_problems(self) -> None:
         view = self.query_one("#editor-problems", LineView)
         messages = self.reading.messages()
-        shown = [line(("✗ ", "bad"), (printable(text), "text")) for text in messages[:MOST_PROBLEMS]]
-        if len(messages) > MOST_PROBLEMS:
-            shown[-1] = line((f"✗ and {len(messages) - MOST_PROBLEMS + 1} more: f3 goes through them", "bad"))
-        if view.display != bool(shown):
-            view.display = bool(shown)
-        if len(shown) != len(view.lines):
-            view.styles.height = max(1, len(shown))
-        view.show(shown)
+        if not messages:
+            view.show([line(("all settings are valid", "muted"))])
+            return
+        more = f"   and {len(messages) - 1} more: f3" if len(messages) > 1 else ""
+        room = view.size.width - len(more) - 2
+        view.show([line(("✗ ", "bad"), (fit(printable(messages[0]), room), "text"), (more, "bad"))])
 
     def _show_head(self) -> None:
         changed = sum(state.changed for state in self.fields.states.values())
@@ -424,8 +425,8 @@ class EditorScreen(Screen[Path | None]):
     def end_editing(self, *, keep: bool) -> None:
         """Close the inline editor, if there is one."""
         for inline in self.query(InlineEditor):
+            self.set_focus(self.fields, scroll_visible=False)  # first: a focus that is removed goes just anywhere
             inline.remove()
-            self.fields.focus(scroll_visible=False)
             origin, self._origin = self._origin, None
             if not keep and origin is not None:
                 self.set_text(origin.text)

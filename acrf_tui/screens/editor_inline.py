@@ -53,7 +53,7 @@ class InlineEditor(Container):
         self.field = field
         self.state = state
         self._first = state.shown
-        self._closed = False
+        self._finished = False
 
     @property
     def rows(self) -> int:
@@ -116,8 +116,8 @@ class InlineEditor(Container):
         """Finish; an open list of folders is closed first."""
         if not keep and any(field.close_list() for field in self.query(PathField)):
             return
-        if not self._closed:
-            self._closed = True
+        if not self._finished:
+            self._finished = True
             self.post_message(self.Done(keep, move))
 
     @on(Input.Changed)

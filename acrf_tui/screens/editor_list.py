@@ -32,7 +32,8 @@ class FieldList(ScrollView, can_focus=True):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"field-list--chosen"}
     ALLOW_SELECT = False
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter,space", "choose", "Change", id="editor.change", tooltip="Change the setting, or open its group"),
+        Binding("enter", "choose", "Change", id="editor.change", tooltip="Change the setting, or open its group"),
+        Binding("space", "choose", "Change", id="editor.change-too", tooltip="Change the setting", show=False),
         Binding("d", "screen.to_default", "Default", id="editor.default", tooltip="The setting at its default"),
         Binding("u", "screen.to_file", "As in file", id="editor.as-in-file", tooltip="The setting as in the file"),
         Binding("up", "move(-1)", "Up", id="editor.up", tooltip="The setting above", show=False),
@@ -154,7 +155,7 @@ class FieldList(ScrollView, can_focus=True):
     def _over(self, index: int) -> Style:
         if index != self._cursor or index >= len(self._lines):
             return Style()
-        found = self.get_component_rich_style("field-list--chosen", partial=True)
+        found = self.get_component_rich_style("field-list--chosen")
         return Style(bgcolor=found.bgcolor, bold=found.bold, underline=found.underline)
 
     def _refresh_row(self, index: int) -> None:

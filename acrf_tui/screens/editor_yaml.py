@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.style import Style
 from rich.text import Text
-from textual.geometry import Region
+from textual.geometry import Offset, Region
 from textual.strip import Strip
 from textual.widgets import TextArea
 
@@ -50,6 +50,16 @@ class YamlText(TextArea):
         start, end = location(old, begin), location(old, old_end)
         self.replace(text[begin:new_end], start, end, maintain_selection_offset=False)
 
+    def scroll_cursor_visible(self, center: bool = False, animate: bool = False) -> Offset:
+        """As for any text, but beside a form that changes it the beginnings of the lines stay in view."""
+        if self.has_focus:
+            return super().scroll_cursor_visible(center, animate)
+        row, top, height = self.cursor_location[0], self.scroll_offset.y, self.size.height
+        if height:
+            top = min(max(top, row - height + 2), row)
+            self.scroll_to(x=0, y=top, animate=False, immediate=True)
+        return Offset(0, 0)
+
     def mark(self, lines: Collection[int]) -> None:
         """Mark these lines, from 1, as wrong."""
         wrong = frozenset(lines)
@@ -71,15 +81,18 @@ class YamlText(TextArea):
         )
         variables = self.app.theme_variables
         if line_index + 1 in self._wrong:
-            text.stylize(
-                Style(color=colour(variables, "bad").rich_color, underline=True), len(plain) - len(plain.lstrip())
-            )
+            text.stylize(Style(color=colour(variables, "bad").rich_color, bold=True))
             return text
         if found := KEY.match(plain):
             text.stylize(Style(color=colour(variables, "accent").rich_color), *found.span(1))
         if found := COMMENT.search(plain):
             text.stylize(Style(color=colour(variables, "muted").rich_color), *found.span(1))
         return text
+
+    def get_component_rich_style(self, *names: str, partial: bool = False) -> Style:
+        """The line of the cursor keeps the colours of its words."""
+        found = super().get_component_rich_style(*names, partial=partial)
+        return Style(bgcolor=found.bgcolor) if names == ("text-area--cursor-line",) else found
 
     def notify_style_update(self) -> None:
         """Another theme: the colours of all lines."""
