@@ -88,10 +88,11 @@ def states_of(groups: Sequence[FormGroup], now: Reading, before: Reading) -> dic
     """Every field's state; `before` is the file as it was read or saved last."""
     fields = [field for group in groups for field in group.fields]
     reasons = reasons_by_field(fields, now.problems)
-    return {field.key: _state(field, now, before, reasons.get(field.key, "")) for field in fields}
+    return {field.key: state_of(field, now, before, reasons.get(field.key, "")) for field in fields}
 
 
-def _state(field: FormField, now: Reading, before: Reading, reason: str) -> FieldState:
+def state_of(field: FormField, now: Reading, before: Reading, reason: str = "") -> FieldState:
+    """A field's state; `before` is the file."""
     present, _ = lookup(now.values, field.key)
     value = effective(now, field)
     written = written_as(now.text, now.root, field.key) if isinstance(value, int | float) and present else ""

@@ -26,7 +26,6 @@ class DraftKeeper:
         self._text: str | None = None
         self._timer: Timer | None = None
         self._lock = threading.Lock()
-        self._closed = False
 
     def keep_soon(self, screen: Screen[Path | None], text: str | None) -> None:
         """Write the text in a second, whatever it is by then; None where nothing is unsaved any more."""
@@ -41,8 +40,6 @@ class DraftKeeper:
     def _write(self, screen: Screen[Path | None]) -> None:
         try:
             with self._lock:
-                if self._closed:
-                    return
                 if self._text is None:
                     drop_draft(self.path)
                 else:
@@ -57,13 +54,12 @@ class DraftKeeper:
         """Write the text at once: the app ends. A disk that takes nothing loses it."""
         try:
             with self._lock:
-                if not self._closed:
-                    keep_draft(self.path, text)
+                keep_draft(self.path, text)
         except OSError:
             return
 
     def drop(self) -> None:
-        """Saved or discarded: there is no draft of this any more."""
+        """Saved or discarded: nothing is unsaved any more."""
         with self._lock:
-            self._closed = True
+            self._text = None
             drop_draft(self.path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 
-from acrf_tui.charts.lines import Line, Span, fit, line, wrap
+from acrf_tui.charts.lines import Line, Span, fit, line, spread, wrap
 from acrf_tui.screens.editor_document import FieldState
 from acrf_tui.screens.editor_fields import FormField, FormGroup, Key
 from acrf_tui.screens.launchpad_configs import printable
@@ -120,13 +120,49 @@ def field_line(field: FormField, state: FieldState, columns: Columns) -> Line:
     return line(*spans)
 
 
-def detail_lines(field: FormField, state: FieldState, before: str, width: int, height: int) -> list[Line]:
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the line at the top says."""
+
+    folder: str
+    name: str
+    copy_only: bool
+    problems: int
+    changed: int
+    dirty: bool
+    saved: bool
+
+
+def status_line(status: Status, width: int) -> Line:
+    """File, and how it stands with it."""
+    folder = f"{status.folder}/" if status.folder else ""
+    left = line((" Edit ", "bold accent"), (f" {folder}", "muted"), (status.name, "bold text"))
+    if status.copy_only:
+        left = (*left, ("  sample: saves a copy", "muted"))
+    many = "s" if status.problems > 1 else ""
+    if status.dirty:
+        state = ("● not saved ", "warn")
+    else:
+        state = ("saved ", "good") if status.saved else ("no changes ", "muted")
+    wrong = (f"✗ {status.problems} problem{many}   " if status.problems else "", "bad")
+    return spread(left, line(wrong, (f"{status.changed} changed   " if status.changed else "", "text"), state), width)
+
+
+def problem_line(messages: Sequence[str], width: int) -> Line:
+    """The first thing that is wrong, in the words of the program itself, and how many more there are."""
+    if not messages:
+        return line(("all settings are valid", "muted"))
+    more = f"   and {len(messages) - 1} more: f3" if len(messages) > 1 else ""
+    return line(("✗ ", "bad"), (fit(printable(messages[0]), width - len(more) - 2), "text"), (more, "bad"))
+
+
+def detail_lines(field: FormField, state: FieldState, before: FieldState, width: int, height: int) -> list[Line]:
     """All there is to know of a field: name, what it takes, default, what the file has, what is wrong, its help."""
     default = printable(state.default) or ("none" if field.default is None else "empty")
     facts = [f"default {fit(default, 32)}"]
-    if state.changed:
-        facts.append(f"in the file {fit(printable(before) or 'empty', 32)}")
-    elif not state.present:
+    if state.changed and before.present:
+        facts.append(f"in the file {fit(printable(before.shown) or 'empty', 32)}")
+    elif not before.present:
         facts.append("not in the file")
     right = "   ".join(facts)
     title = field.dotted

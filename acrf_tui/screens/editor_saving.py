@@ -39,7 +39,8 @@ class Saving:
 
     async def save(self, *, elsewhere: bool = False) -> bool:
         """Save the text, asking what must be asked. Whether it is saved."""
-        reading = await self.screen.read_now()
+        self.screen.changes.end(keep=True)
+        reading = await self.screen.live.now()
         if not reading.sound and not await self._save_faulty(reading):
             return False
         target: Path | None = self.screen.path
@@ -103,5 +104,5 @@ class Saving:
             self.screen.notify(str(error), severity="error", markup=False)
             return
         self.source = source
-        self.screen.before = await asyncio.to_thread(read, source.text, self.screen.name_of_file)
-        self.screen.set_text(source.text)
+        self.screen.live.before = await asyncio.to_thread(read, source.text, self.screen.path.name)
+        self.screen.live.change(source.text)

@@ -89,9 +89,9 @@ class YamlText(TextArea):
             text.stylize(Style(color=colour(variables, "muted").rich_color), *found.span(1))
         return text
 
-    def get_component_rich_style(self, *names: str, partial: bool = False) -> Style:
+    def get_component_rich_style(self, *names: str, partial: bool = False, default: Style | None = None) -> Style:
         """The line of the cursor keeps the colours of its words."""
-        found = super().get_component_rich_style(*names, partial=partial)
+        found = super().get_component_rich_style(*names, partial=partial, default=default)
         return Style(bgcolor=found.bgcolor) if names == ("text-area--cursor-line",) else found
 
     def notify_style_update(self) -> None:
