@@ -67,7 +67,7 @@ class EditorScreen(Screen[Path | None]):
         Binding("f1", "help", "Help", id="editor.help", tooltip="Show the keys that work now"),
         Binding("question_mark", "help", "Help", id="app.help", tooltip="Show the keys that work now", show=False),
         Binding("f3", "next_problem", "Problem", id="editor.next-problem", tooltip="Go to what is wrong next"),
-        Binding("f6", "save_as", "Save as", id="editor.save-as", tooltip="Save to another file"),
+        Binding("f5", "save_as", "Save as", id="editor.save-as", tooltip="Save to another file"),
         Binding("ctrl+z", "undo", "Undo", id="editor.undo", tooltip="Take back the last change", show=False),
         Binding("ctrl+y", "redo", "Redo", id="editor.redo", tooltip="Make it again", show=False),
     ]
@@ -186,7 +186,7 @@ class EditorScreen(Screen[Path | None]):
         """A change of the form did something else than it was to do: take it back."""
         self.changes.end(keep=True)
         self.live.change(text)
-        self.say("The way this file is written cannot be changed from the form: change it in the YAML (f4).")
+        self.say("The way this file is written cannot be changed from the form: change it in the YAML.")
 
     def saved(self, path: Path, reading: Reading) -> None:
         """The text of `reading` is in the file `path` now."""
@@ -250,6 +250,10 @@ class EditorScreen(Screen[Path | None]):
     def _change_chosen(self, message: FieldList.Chosen) -> None:
         self.live.when_read(partial(self.changes.begin, message.field))
 
+    @on(InlineEditor.Ready)
+    def _ready(self, message: InlineEditor.Ready) -> None:
+        self.fields.release(message.widget)
+
     @on(InlineEditor.Typed)
     def _typed_in_form(self, message: InlineEditor.Typed) -> None:
         self.changes.typed(message.field, message.typed)
@@ -282,7 +286,7 @@ class EditorScreen(Screen[Path | None]):
     def to_yaml(self, field: FormField | None = None) -> None:
         """Go to the YAML, at a field's line."""
         self.add_class("-yaml")
-        self.yaml.focus()
+        self.set_focus(self.yaml)
         if field is not None:
             keys = (field.key[:end] for end in range(len(field.key), 0, -1))
             number = next((self.live.reading.lines[key] for key in keys if key in self.live.reading.lines), 0)

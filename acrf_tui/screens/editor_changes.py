@@ -31,25 +31,32 @@ class FormChanges:
 
     def begin(self, field: FormField) -> None:
         """Turn a switch, or open what changes the field; what is too much for a line is changed in the YAML."""
+        if not self._opens(field):
+            self.screen.fields.release(self.screen.focused or self.screen.fields)
+
+    def _opens(self, field: FormField) -> bool:
+        """Whether something opened that will take the keys."""
         screen = self.screen
         if not self._possible() or screen.query(InlineEditor):
-            return
+            return False
         state = screen.fields.states[field.key]
         if not state.editable:
             screen.to_yaml(field)
-            return
+            return False
         screen.yaml.history.checkpoint()
         if field.kind == "switch" and isinstance(state.value, bool):
             self._set(screen.live.reading, field, not state.value)
-            return
+            return False
         inline = InlineEditor(field, state)
         place = screen.fields.place_of_value(inline.rows - 1 if field.kind == "folder" else 0)
-        if place is not None:
-            self._origin = screen.live.reading
-            form = screen.query_one("#form")
-            top = screen.fields.region.offset - form.content_region.offset
-            inline.place(place.translate(top), top.y + screen.fields.size.height)
-            form.mount(inline)
+        if place is None:
+            return False
+        self._origin = screen.live.reading
+        form = screen.query_one("#form")
+        top = screen.fields.region.offset - form.content_region.offset
+        inline.place(place.translate(top), top.y + screen.fields.size.height)
+        form.mount(inline)
+        return True
 
     def typed(self, field: FormField, typed: str | list[str]) -> None:
         """What stands in the field now."""
@@ -94,4 +101,4 @@ class FormChanges:
         self.screen.live.change(text, origin, means(origin.values, field, value))
 
     def _impossible(self, field: FormField, error: EditError) -> None:
-        self.screen.say(f"{field.dotted}: {error}: change it in the YAML (f4)")
+        self.screen.say(f"{field.dotted}: {error}: change it in the YAML")

@@ -128,7 +128,7 @@ def save(path: Path, text: str, like: Source, expected: bytes | None) -> Source:
             temporary.unlink()
         reason = REASONS.get(error.errno or 0) or error.strerror or str(error)
         raise FileTrouble(
-            f"{printable(str(path))}: not saved: {reason} (what you typed stays here; save it somewhere else with f6)"
+            f"{printable(str(path))}: not saved: {reason} (what you typed stays here; Save as puts it somewhere else)"
         ) from None
     return Source(text, raw, like.crlf, like.marked)
 

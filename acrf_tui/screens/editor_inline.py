@@ -9,8 +9,10 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
-from textual.geometry import Region
+from textual.geometry import Region, Size
 from textual.message import Message
+from textual.reactive import Reactive
+from textual.widget import Widget
 from textual.widgets import Input, OptionList, TextArea
 from textual.widgets.option_list import Option
 
@@ -22,6 +24,12 @@ from acrf_tui.screens.new_run_fields import PathField, PathInput
 ROWS_OF_TEXTS = 6
 ROWS_OF_PATHS = 7
 ANOTHER = "another value …"
+
+
+class Line(Input):
+    """An input that does not lay out the whole screen again at every key."""
+
+    virtual_size = Reactive(Size(0, 0), layout=False)
 
 
 class InlineEditor(Container):
@@ -47,6 +55,12 @@ class InlineEditor(Container):
 
         keep: bool
         move: int
+
+    @dataclass
+    class Ready(Message):
+        """`widget` takes keys now."""
+
+        widget: Widget
 
     def __init__(self, field: FormField, state: FieldState) -> None:
         super().__init__(id="inline")
@@ -102,10 +116,14 @@ class InlineEditor(Container):
             case "folder":
                 yield PathField(shown, placeholder=self.field.allowed, id="path")
             case _:
-                yield Input(shown, placeholder=self.field.allowed, compact=True, select_on_focus=True)
+                yield Line(shown, placeholder=self.field.allowed, compact=True, select_on_focus=True)
 
     def on_mount(self) -> None:
-        self.query(f"{PathInput.__name__}, Input, TextArea, OptionList").first().focus()
+        self._begin(self.query(f"{PathInput.__name__}, Input, TextArea, OptionList").first())
+
+    def _begin(self, widget: Widget) -> None:
+        self.screen.set_focus(widget)  # at once: `focus` would let keys pass before it
+        self.post_message(self.Ready(widget))
 
     def _options(self) -> list[str]:
         if self.field.kind != "choice":
@@ -151,12 +169,8 @@ class InlineEditor(Container):
         self.remove_class("-framed")
         await self.query(OptionList).remove()
         self.styles.height = 1
-        self.post_message(self.Widened())
         shown = "" if self.state.shown in self.field.choices else self.state.shown
         self._first = shown
-        line = Input(shown, placeholder=self.field.allowed, compact=True)
+        line = Line(shown, placeholder=self.field.allowed, compact=True)
         await self.mount(line)
-        line.focus()
-
-    class Widened(Message):
-        """A line has taken the place of the choice."""
+        self._begin(line)

@@ -15,6 +15,7 @@ from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.widget import Widget
 
 from acrf_engine.config_problems import Problem
 from acrf_tui.charts.lines import Line, joined
@@ -73,6 +74,8 @@ class FieldList(ScrollView, can_focus=True):
         self._lines: list[Line] = []
         self._cursor = 0
         self._styles_by_spec: dict[str, Style] = {}
+        self._held: list[events.Key] | None = None
+        """Keys that came after a field was chosen and before what changes it was there to take them."""
 
     # ------------------------------------------------------------------ what is shown
 
@@ -244,9 +247,28 @@ class FieldList(ScrollView, can_focus=True):
         """Change the field, or open or close the group."""
         row = self.row
         if row is not None and row.field is not None:
+            self._held = []
             self.post_message(self.Chosen(row.field))
         elif row is not None:
             self.action_fold(row.group.key not in self.closed)
+
+    async def _on_key(self, event: events.Key) -> None:
+        focused = self.screen.focused
+        if self._held is not None:
+            self._held.append(event)
+        elif focused is not None and focused is not self:
+            focused.post_message(events.Key(event.key, event.character))
+        else:
+            await super()._on_key(event)
+            return
+        event.stop()
+        event.prevent_default()
+
+    def release(self, target: Widget) -> None:
+        """What was typed meanwhile goes to what has the focus now."""
+        held, self._held = self._held or [], None
+        for event in held:
+            target.post_message(events.Key(event.key, event.character))
 
     def on_click(self, event: events.Click) -> None:
         """A click chooses, a second one changes; one on a heading opens or closes the group."""

@@ -152,7 +152,7 @@ def problem_line(messages: Sequence[str], width: int) -> Line:
     """The first thing that is wrong, in the words of the program itself, and how many more there are."""
     if not messages:
         return line(("all settings are valid", "muted"))
-    more = f"   and {len(messages) - 1} more: f3" if len(messages) > 1 else ""
+    more = f"   and {len(messages) - 1} more" if len(messages) > 1 else ""
     return line(("✗ ", "bad"), (fit(printable(messages[0]), width - len(more) - 2), "text"), (more, "bad"))
 
 

@@ -17,6 +17,8 @@ from acrf_tui.screens.editor_files import Draft, FileTrouble, Source, find_draft
 if TYPE_CHECKING:
     from acrf_tui.screens.editor import EditorScreen
 
+AT_ONCE = 4_000
+"""Characters that are read in a few milliseconds; a longer text is waited for."""
 READ_SECONDS = 0.12
 """How long typing must rest before the text is read and checked."""
 
@@ -95,6 +97,8 @@ class LiveText:
 
     def when_read(self, call: Callable[[], None]) -> None:
         """Call as soon as `reading` is that of the text."""
+        if self.reading.text != self.text and len(self.text) <= AT_ONCE:
+            self.take(read(self.text, self.screen.path.name))
         if self.reading.text == self.text:
             call()
         else:

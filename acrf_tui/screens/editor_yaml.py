@@ -49,6 +49,7 @@ class YamlText(TextArea):
         begin, old_end, new_end = first_and_last_difference(old, text)
         start, end = location(old, begin), location(old, old_end)
         self.replace(text[begin:new_end], start, end, maintain_selection_offset=False)
+        self.move_cursor(start)
 
     def scroll_cursor_visible(self, center: bool = False, animate: bool = False) -> Offset:
         """As for any text, but beside a form that changes it the beginnings of the lines stay in view."""
@@ -101,11 +102,10 @@ class YamlText(TextArea):
 
     # TextArea draws all of itself again at every key and every step of its cursor: 4 KB where a row would do.
 
-    def render_lines(self, crop: Region) -> list[Strip]:
-        strips = super().render_lines(crop)
-        if crop.x == 0 and crop.width >= self.size.width:
-            self._painted.update(enumerate(strips, start=crop.y))
-        return strips
+    def render_line(self, y: int) -> Strip:
+        strip = super().render_line(y)
+        self._painted[y] = strip
+        return strip
 
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Any:
         """Draw again what looks different; all of it where the layout changes."""
@@ -125,5 +125,5 @@ class YamlText(TextArea):
             theme.apply_css(self)
         size = self.size
         for y in range(size.height):
-            if self._painted.get(y) != self.render_line(y):
+            if self._painted.get(y) != super().render_line(y):
                 super().refresh(Region(0, y, size.width, 1))

@@ -233,7 +233,7 @@ class LaunchpadScreen(Screen[None]):
     # ------------------------------------------------------------------ looking at files, off the app's thread
 
     def _look(self) -> None:
-        if self._looking or not self.is_current:
+        if self._looking or self.app.screen is not self:  # is_current is true below another screen, too
             return
         self._looking = True
         self.run_worker(self._read, thread=True, group="look", exit_on_error=False)
