@@ -43,7 +43,7 @@ class FormChanges:
         if not state.editable:
             screen.to_yaml(field)
             return False
-        screen.yaml.history.checkpoint()
+        screen.yaml.begin_change()
         if field.kind == "switch" and isinstance(state.value, bool):
             self._set(screen.live.reading, field, not state.value)
             return False
@@ -76,6 +76,8 @@ class FormChanges:
         origin, self._origin = self._origin, None
         if not keep and origin is not None:
             self.screen.live.change(origin.text)
+        if origin is not None:
+            self.screen.yaml.end_change()
 
     def reset(self, how: Reset) -> None:
         """Set the chosen field to its default, or to what the file has."""

@@ -111,7 +111,7 @@ def field_line(field: FormField, state: FieldState, columns: Columns) -> Line:
         return line(mark, (name, "text"), (f"  {shown}", "bold bad"), (f"  {about}", "bad"))
     shown = printable(state.shown) or ("none" if state.value is None else "empty")
     if not state.editable:
-        shown = f"{shown}, in the YAML"
+        shown = f"{len(state.value)} in the YAML" if isinstance(state.value, list | dict) else f"{shown}, see the YAML"
     role = "bold text" if state.differs else "muted"
     spans = [mark, (name, "text" if state.differs else "muted"), (f"  {_cell(shown, columns.value)}", role)]
     if columns.default:

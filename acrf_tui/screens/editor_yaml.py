@@ -40,6 +40,7 @@ class YamlText(TextArea):
         self._wrong: frozenset[int] = frozenset()
         self._painted: dict[int, Strip] = {}
         self._looking = False
+        self._changes_before = 0
 
     def show_text(self, text: str) -> None:
         """Change the text where it differs, so that undo takes back this change alone."""
@@ -68,6 +69,21 @@ class YamlText(TextArea):
             self._wrong = wrong
             self._line_cache.clear()
             self.refresh()
+
+    def begin_change(self) -> None:
+        """What follows is one change, to be taken back at once."""
+        self.history.checkpoint()
+        self._changes_before = len(self.history._undo_stack)
+
+    def end_change(self) -> None:
+        """The change is finished."""
+        batches = self.history._undo_stack
+        merged = [edit for batch in list(batches)[self._changes_before :] for edit in batch]
+        while len(batches) > self._changes_before:
+            batches.pop()
+        if merged:
+            batches.append(merged)
+        self.history.checkpoint()
 
     def go_to_line(self, number: int) -> None:
         """Put the cursor at the end of a line, from 1."""
