@@ -254,8 +254,11 @@ class FieldList(ScrollView, can_focus=True):
 
     async def _on_key(self, event: events.Key) -> None:
         focused = self.screen.focused
+        bindings = self._bindings.key_to_bindings.get(event.key, [])
         if self._held is not None:
             self._held.append(event)
+        elif focused is self and any(binding.action == "choose" for binding in bindings):
+            self.action_choose()  # here and now: bindings come after the keys that are already on their way
         elif focused is not None and focused is not self:
             focused.post_message(events.Key(event.key, event.character))
         else:

@@ -456,7 +456,7 @@ async def test_a_layout_that_the_form_cannot_change_is_left_as_it_was_and_said(h
         said = "cannot be changed from the form"
         await until(lambda: any(said in note.message for note in editor.app._notifications))
         assert editor.screen.yaml.text == path.read_text()
-        assert not editor.screen.query(InlineEditor)
+        await until(lambda: not editor.screen.query(InlineEditor))
 
 
 async def test_the_launchpad_opens_the_editor(mine: Path) -> None:
