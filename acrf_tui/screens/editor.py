@@ -94,6 +94,7 @@ class EditorScreen(Screen[Path | None]):
                 yield LineView(id="form-head")
                 yield FieldList(self.groups, id="fields")
                 yield LineView(id="form-detail")
+                yield Container(id="inline-slot")
             side = YamlText(id="yaml")
             side.border_title = "YAML, as it will be saved"
             yield side

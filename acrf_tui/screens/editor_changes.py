@@ -54,8 +54,9 @@ class FormChanges:
         self._origin = screen.live.reading
         form = screen.query_one("#form")
         top = screen.fields.region.offset - form.content_region.offset
-        inline.place(place.translate(top), top.y + screen.fields.size.height)
-        form.mount(inline)
+        slot = form.query_one("#inline-slot")
+        inline.place(slot, place.translate(top), top.y + screen.fields.size.height)
+        slot.mount(inline)
         return True
 
     def typed(self, field: FormField, typed: str | list[str]) -> None:
@@ -73,6 +74,7 @@ class FormChanges:
             # The focus first: with what has it removed, it would go just anywhere.
             self.screen.set_focus(self.screen.fields, scroll_visible=False)
             inline.remove()
+            self.screen.query_one("#inline-slot").visible = False
         origin, self._origin = self._origin, None
         if not keep and origin is not None:
             self.screen.live.change(origin.text)

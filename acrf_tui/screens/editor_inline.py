@@ -82,8 +82,8 @@ class InlineEditor(Container):
             case _:
                 return 1
 
-    def place(self, value: Region, room: int) -> None:
-        """Put it over the value; with what opens below it in the `room` rows of the list, or above."""
+    def place(self, slot: Widget, value: Region, room: int) -> None:
+        """Put `slot`, which holds it, over the value; what opens goes below it in the `room` rows, or above."""
         kind = self.field.kind
         framed = kind in ("choice", "texts")
         rows = self.rows
@@ -92,10 +92,11 @@ class InlineEditor(Container):
             y = value.y + 1 if value.y + 1 + rows <= room else max(0, value.y - rows)
         longest = max((len(text) for text in self._options()), default=0) + 4
         width = min(value.width, max(24, longest)) if kind == "choice" else value.width
-        self.styles.offset = (value.x, y)
-        self.styles.width = width
-        self.styles.height = "auto" if kind == "folder" else rows if framed else 1
-        self.styles.max_height = max(1, room - y)
+        slot.styles.offset = (value.x, y)
+        slot.styles.width = width
+        slot.styles.height = "auto" if kind == "folder" else rows if framed else 1
+        slot.styles.max_height = max(1, room - y)
+        slot.visible = True
 
     def compose(self) -> ComposeResult:
         shown = self.state.shown
@@ -168,7 +169,8 @@ class InlineEditor(Container):
             return
         self.remove_class("-framed")
         await self.query(OptionList).remove()
-        self.styles.height = 1
+        if self.parent is not None and isinstance(self.parent, Widget):
+            self.parent.styles.height = 1
         shown = "" if self.state.shown in self.field.choices else self.state.shown
         self._first = shown
         line = Line(shown, placeholder=self.field.allowed, compact=True)

@@ -22,12 +22,13 @@ from acrf_tui.charts.lines import Line, joined
 from acrf_tui.charts.palette import style_of
 from acrf_tui.screens.editor_document import FieldState, reason_of_group
 from acrf_tui.screens.editor_fields import FormField, FormGroup, Key
+from acrf_tui.screens.editor_repaint import RowByRow
 from acrf_tui.screens.editor_rows import Columns, Row, columns_for, field_line, group_line, head_line, rows_of
 
 INDENT_OF_VALUE = 4
 
 
-class FieldList(ScrollView, can_focus=True):
+class FieldList(RowByRow, ScrollView, can_focus=True):
     """The groups and their fields, one chosen."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"field-list--chosen"}
@@ -145,7 +146,8 @@ class FieldList(ScrollView, can_focus=True):
             style = self._styles_by_spec[spec] = style_of(self, spec)
         return style
 
-    def render_line(self, y: int) -> Strip:
+    def paint_line(self, y: int) -> Strip:
+        """The row `y` of the widget, the chosen one in its own background."""
         index = y + self.scroll_offset.y
         width = self.size.width
         spans = self._lines[index] if index < len(self._lines) else ()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Any
 
 from rich.style import Style
 from rich.text import Text
-from textual.geometry import Offset, Region
+from textual.geometry import Offset
 from textual.strip import Strip
 from textual.widgets import TextArea
 
 from acrf_tui.charts.palette import colour
+from acrf_tui.screens.editor_repaint import RowByRow
 
 KEY = re.compile(r"^\s*(?:- +)?([A-Za-z_]\w*)(?=\s*:(?:\s|$))")
 COMMENT = re.compile(r"(?:^|\s)(#.*)$")
@@ -31,15 +31,13 @@ def location(text: str, index: int) -> tuple[int, int]:
     return text.count("\n", 0, index), index - (text.rfind("\n", 0, index) + 1)
 
 
-class YamlText(TextArea):
+class YamlText(RowByRow, TextArea):
     """A plain text area with quiet colours for keys and comments, and marked lines where something is wrong."""
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id, soft_wrap=False, show_line_numbers=True, compact=True, tab_behavior="focus")
         self.cursor_blink = False
         self._wrong: frozenset[int] = frozenset()
-        self._painted: dict[int, Strip] = {}
-        self._looking = False
         self._changes_before = 0
 
     def show_text(self, text: str) -> None:
@@ -118,28 +116,7 @@ class YamlText(TextArea):
 
     # TextArea draws all of itself again at every key and every step of its cursor: 4 KB where a row would do.
 
-    def render_line(self, y: int) -> Strip:
-        strip = super().render_line(y)
-        self._painted[y] = strip
-        return strip
-
-    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Any:
-        """Draw again what looks different; all of it where the layout changes."""
-        if regions or layout or recompose or not repaint or not self.is_mounted or not self.size:
-            return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
-        if not self._looking:
-            self._looking = True
-            self.call_later(self._refresh_rows)
-        return self
-
-    def _refresh_rows(self) -> None:
-        self._looking = False
-        if not self.is_mounted or not self.display:
-            return
-        theme = self._theme
-        if theme:
-            theme.apply_css(self)
-        size = self.size
-        for y in range(size.height):
-            if self._painted.get(y) != super().render_line(y):
-                super().refresh(Region(0, y, size.width, 1))
+    def paint_line(self, y: int) -> Strip:
+        """The row `y`, in the colours of the theme that is on."""
+        self._theme.apply_css(self)
+        return TextArea.render_line(self, y)
