@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from rich.style import Style
 from rich.text import Text
-from textual.geometry import Offset
+from textual.geometry import Offset, Region
 from textual.strip import Strip
 from textual.widgets import TextArea
 
@@ -113,6 +113,21 @@ class YamlText(RowByRow, TextArea):
         """Another theme: the colours of all lines."""
         self._line_cache.clear()
         super().notify_style_update()
+
+    def on_focus(self) -> None:
+        """The border shows where the keys go."""
+        self._draw_border()
+
+    def on_blur(self) -> None:
+        """The keys go elsewhere."""
+        self._draw_border()
+
+    def _draw_border(self) -> None:
+        width, height = self.outer_size
+        for edge in (Region(-1, -1, width, 1), Region(-1, height - 2, width, 1)):
+            self.refresh(edge)
+        for x in (-1, width - 2):
+            self.refresh(Region(x, -1, 1, height))
 
     # TextArea draws all of itself again at every key and every step of its cursor: 4 KB where a row would do.
 

@@ -436,7 +436,7 @@ async def test_a_file_that_cannot_be_edited_is_said(home: Path) -> None:
         left: list[Path | None] = []
         app.push_screen(EditorScreen(path), left.append)
         await until(lambda: left == [None])
-        assert any("not UTF-8" in note.message for note in app._notifications)
+        await until(lambda: any("not UTF-8" in note.message for note in app._notifications))
 
 
 async def test_a_new_file_begins_as_a_copy(mine: Path, home: Path) -> None:
