@@ -58,7 +58,6 @@ class EditorScreen(Screen[Path | None]):
     VERTICAL_BREAKPOINTS = [(0, "-h-tiny"), (20, "-h-short"), (30, "-h-normal")]  # noqa: RUF012
     focused: Reactive[Widget | None] = Reactive(None, repaint=False)  # Screen's own repaints all of it: 40 KB a tab
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "Filter", id="editor.filter", tooltip="Only settings that hold some words"),
         Binding("f2", "save", "Save", id="editor.save", tooltip="Save the YAML to its file"),
         Binding("ctrl+s", "save", "Save", id="editor.save-too", tooltip="Save the YAML to its file", show=False),
         Binding("f4", "other_side", "Form/YAML", id="editor.other-side", tooltip="Go between the form and the YAML"),
@@ -164,7 +163,8 @@ class EditorScreen(Screen[Path | None]):
         ago = age(max(0.0, time.time() - draft.written))
         when = "just now" if ago == "now" else f"{ago} ago"
         said = f"{printable(self.path.name)} was edited {when} and not saved: the app ended, or the line dropped."
-        self.app.push_screen(DraftDialog(said), answered)
+        since = [] if draft.is_of(self.live.text) else ["The file itself has been changed since then."]
+        self.app.push_screen(DraftDialog(said, *since), answered)
 
     # ------------------------------------------------------------------ the text
 
@@ -180,6 +180,7 @@ class EditorScreen(Screen[Path | None]):
     def text_changed(self) -> None:
         """The text is another: show it, and keep it for the case that the app dies."""
         self.yaml.show_text(self.live.text)
+        self.drafts.begun = self.live.before.text
         self.drafts.keep_soon(self, self.live.text if self.live.dirty else None)
         self._show_head()
 
@@ -330,15 +331,11 @@ class EditorScreen(Screen[Path | None]):
         self.fields.focus()
         self.fields.go_to_field((following or order)[0])
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """What a letter does is offered only where it is not typed."""
-        return action != "filter" or isinstance(self.focused, FieldList)
-
     def action_filter(self) -> None:
         """Let the user type what to look for."""
         field = self.query_one("#editor-filter", Input)
         field.display = True
-        field.focus()
+        self.set_focus(field)
 
     def _filter(self, text: str) -> None:
         field = self.query_one("#editor-filter", Input)
@@ -359,7 +356,7 @@ class EditorScreen(Screen[Path | None]):
     def _filter_kept(self, event: Input.Submitted) -> None:
         if not event.value.strip():
             self._filter("")
-        self.fields.focus()
+        self.set_focus(self.fields)
 
     def action_leave(self) -> None:
         """Drop the filter; without one leave, asking where something is not saved."""

@@ -21,6 +21,8 @@ class DraftKeeper:
 
     def __init__(self, path: Path, trouble: Callable[[str], None]) -> None:
         self.path = path
+        self.begun = ""
+        """The text of the file that is being changed."""
         self._trouble = trouble
         self._told = False
         self._text: str | None = None
@@ -43,7 +45,7 @@ class DraftKeeper:
                 if self._text is None:
                     drop_draft(self.path)
                 else:
-                    keep_draft(self.path, self._text)
+                    keep_draft(self.path, self._text, self.begun)
         except OSError as error:
             if not self._told:
                 self._told = True
@@ -54,7 +56,7 @@ class DraftKeeper:
         """Write the text at once: the app ends. A disk that takes nothing loses it."""
         try:
             with self._lock:
-                keep_draft(self.path, text)
+                keep_draft(self.path, text, self.begun)
         except OSError:
             return
 

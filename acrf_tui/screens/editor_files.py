@@ -54,10 +54,15 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What was typed and not saved. `written` in Unix seconds."""
+    """What was typed and not saved. `written` in Unix seconds; `begun` is the digest of the file's text then."""
 
     text: str
     written: float
+    begun: str = ""
+
+    def is_of(self, text: str) -> bool:
+        """Whether the file still has the text that the draft was begun with."""
+        return self.begun == digest(text)
 
 
 def read_source(path: Path) -> Source:
@@ -178,15 +183,20 @@ def found_by_launchpad(path: Path) -> bool:
 
 def draft_file(path: Path) -> Path:
     """Where the draft of a config is kept."""
-    digest = hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()[:24]
-    return platformdirs.user_state_path(APP_NAME) / "drafts" / f"{digest}.json"
+    name = hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()[:24]
+    return platformdirs.user_state_path(APP_NAME) / "drafts" / f"{name}.json"
 
 
-def keep_draft(path: Path, text: str) -> None:
+def digest(text: str) -> str:
+    """Tells one text from another."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def keep_draft(path: Path, text: str, begun: str = "") -> None:
     """Write what was typed, for the next time. Raises OSError."""
     file = draft_file(path)
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    body = {"path": os.fsdecode(os.fsencode(path)), "text": text, "written": time.time()}
+    body = {"path": os.fsdecode(os.fsencode(path)), "text": text, "written": time.time(), "begun": digest(begun)}
     write_private(file, json.dumps(body) + "\n")
 
 
@@ -194,7 +204,7 @@ def find_draft(path: Path) -> Draft | None:
     """The draft of a config, if there is one that can be read."""
     try:
         body = json.loads(draft_file(path).read_text(encoding="utf-8"))
-        return Draft(str(body["text"]), float(body["written"]))
+        return Draft(str(body["text"]), float(body["written"]), str(body["begun"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

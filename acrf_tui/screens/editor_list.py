@@ -38,6 +38,7 @@ class FieldList(RowByRow, ScrollView, can_focus=True):
         Binding("space", "choose", "Change", id="editor.change-too", tooltip="Change the setting", show=False),
         Binding("d", "screen.to_default", "Default", id="editor.default", tooltip="The setting at its default"),
         Binding("u", "screen.to_file", "As in file", id="editor.as-in-file", tooltip="The setting as in the file"),
+        Binding("slash", "screen.filter", "Filter", id="editor.filter", tooltip="Only settings that hold some words"),
         Binding("up", "move(-1)", "Up", id="editor.up", tooltip="The setting above", show=False),
         Binding("down", "move(1)", "Down", id="editor.down", tooltip="The setting below", show=False),
         Binding("shift+tab", "step(-1)", "Before", id="editor.before", tooltip="The setting before", show=False),
@@ -256,11 +257,13 @@ class FieldList(RowByRow, ScrollView, can_focus=True):
 
     async def _on_key(self, event: events.Key) -> None:
         focused = self.screen.focused
-        bindings = self._bindings.key_to_bindings.get(event.key, [])
+        bound = self._bindings.key_to_bindings.get(event.key, [])
+        actions = {binding.action for binding in bound}
         if self._held is not None:
             self._held.append(event)
-        elif focused is self and any(binding.action == "choose" for binding in bindings):
-            self.action_choose()  # here and now: bindings come after the keys that are already on their way
+        elif focused is self and actions & {"choose", "screen.filter"}:
+            # Here and now: bindings come after the keys that are already on their way.
+            await self.run_action(next(iter(actions)))
         elif focused is not None and focused is not self:
             focused.post_message(events.Key(event.key, event.character))
         else:

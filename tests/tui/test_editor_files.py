@@ -119,13 +119,15 @@ def test_a_saved_copy_is_private_and_listed_by_the_launchpad(home: Path) -> None
 
 
 def test_a_draft_is_private_and_belongs_to_its_file(home: Path) -> None:
-    keep_draft(home / "a.yaml", "epochs: 2 # ü\n")
+    keep_draft(home / "a.yaml", "epochs: 2 # ü\n", "epochs: 1\n")
     file = draft_file(home / "a.yaml")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     draft = find_draft(home / "a.yaml")
     assert draft is not None
     assert draft.text == "epochs: 2 # ü\n"
+    assert draft.is_of("epochs: 1\n")
+    assert not draft.is_of("epochs: 3\n")
     assert find_draft(home / "b.yaml") is None
     file.write_text("{torn")
     assert find_draft(home / "a.yaml") is None
