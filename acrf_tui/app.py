@@ -226,5 +226,11 @@ class AcrfApp(MannerlyApp):
 
         await jump(self.screen)
 
+    def on_launchpad_screen_edit_config(self, message: LaunchpadScreen.EditConfig) -> None:
+        """The launchpad wants to edit a config."""
+        from acrf_tui.screens.editor import EditorScreen
+
+        self.push_screen(EditorScreen(message.entry.path))
+
     def _leave(self, status: int) -> None:
         self.exit(status, return_code=status)
