@@ -18,10 +18,12 @@ from acrf_engine.data.holdout import choose
 from acrf_engine.data.scan import Scan, scan
 from acrf_engine.model.layout import Checkpoint, ModelError
 from acrf_engine.run.devices import candidates, visible_gpus
-from acrf_engine.run.folder import RunError
+from acrf_engine.run.folder import RunError, list_runs
 from acrf_engine.run.hardware import GpuReader
+from acrf_engine.run.speed import measured_step
 from acrf_engine.run.waiting import holders
 
+MOST_NAMES = 20
 ADAM_STATE_BYTES = {"AdamW8bit": 2, "AdamW": 8}
 
 
@@ -34,6 +36,8 @@ class Report:
     pictures: int = 0
     held_out: int = 0
     without_caption: int = 0
+    uncaptioned: list[str] = field(default_factory=list)
+    """Names of the first of them."""
     left_out: list[dict[str, str]] = field(default_factory=list)
     buckets: dict[str, int] = field(default_factory=dict)
     resolution: int = 0
@@ -47,6 +51,10 @@ class Report:
     device_memory: int | None = None
     disk_needed: int = 0
     disk_free: int = 0
+    step_time_s: float | None = None
+    """Seconds a step, measured by the earlier run `step_time_run` over `step_time_steps` steps; None: not known."""
+    step_time_run: str = ""
+    step_time_steps: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -60,6 +68,7 @@ def check(config: RunConfig, name: str, runs_dir: Path) -> Report:
     report.steps = config.steps or math.ceil(micro_batches / config.gradient_accumulation)
     _look_at_memory(config, checkpoint, report)
     _look_at_disk(config, report, runs_dir)
+    _look_at_time(config, checkpoint, report, runs_dir)
     return report
 
 
@@ -68,6 +77,7 @@ def _look_at_data(config: RunConfig, report: Report) -> None:
     found: Scan = scan(sources, config.trigger)
     report.pictures = len(found.pictures)
     report.without_caption = sum(not picture.has_caption_file for picture in found.pictures)
+    report.uncaptioned = [printable(p.path.name) for p in found.pictures if not p.has_caption_file][:MOST_NAMES]
     report.left_out = [{"path": printable(item.path), "reason": item.reason} for item in found.rejected]
     repeats: dict[str, int] = {}
     held_out = choose(found.pictures, config.validation.holdout, config.seed)
@@ -165,6 +175,20 @@ def _pictures(report: Report) -> str:
     return f"{report.pictures}{held_out}, {report.without_caption} without caption, {len(report.left_out)} left out"
 
 
+def _look_at_time(config: RunConfig, checkpoint: Checkpoint, report: Report, runs_dir: Path) -> None:
+    """Only what was measured: on another device, or with another batch, a step takes another time."""
+    native = checkpoint.native_resolution()
+    found = measured_step(config.model_dump(mode="json"), native, report.device, list_runs(runs_dir))
+    if found is not None:
+        report.step_time_s, report.step_time_run, report.step_time_steps = found.seconds, found.run, found.steps
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    minutes, left = divmod(math.ceil(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{left:02d}"
+
+
 def lines(report: Report) -> list[str]:
     """The report for people."""
 
@@ -183,7 +207,19 @@ def lines(report: Report) -> list[str]:
             f"about {gib(report.memory_total)}: " + ", ".join(f"{k} {gib(v)}" for k, v in report.memory.items()),
         ),
         ("disk", f"about {gib(report.disk_needed)} of {gib(report.disk_free)} free"),
+        ("time", _time(report)),
     ]
     text = [f"{name:>9}  {value}" for name, value in rows]
+    if report.uncaptioned:
+        more = report.without_caption - len(report.uncaptioned)
+        names = ", ".join(report.uncaptioned) + (f" and {more} more" if more else "")
+        text.append(f"{'captions':>9}  missing for {names}")
     text += [f"{'left out':>9}  {item['path']}: {item['reason']}" for item in report.left_out]
     return text + [f"{'note':>9}  {note}" for note in report.notes]
+
+
+def _time(report: Report) -> str:
+    if report.step_time_s is None:
+        return "not known before the first steps: no earlier run of this kind on this device"
+    total = duration(report.steps * report.step_time_s)
+    return f"about {total} of training: {report.step_time_s:.3g} s a step, measured in run {report.step_time_run}"

@@ -17,6 +17,7 @@ from textual.message import Message
 from textual.message_pump import MessagePump
 
 from acrf_engine.protocol import Ack, Event
+from acrf_tui.printable import printable
 
 if TYPE_CHECKING:
     from acrf_engine.run.columns import StepColumns
@@ -128,9 +129,7 @@ def harmless(value: Any, keep: tuple[str, ...] = FILES) -> Any:
     Captions, file names and other clients' commands come up in texts, and must not speak to the terminal.
     """
     if isinstance(value, str):
-        if value.isprintable():
-            return value
-        return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in value)
+        return printable(value, keep="\n\t")
     if isinstance(value, dict):
         return {harmless(key): item if key in keep else harmless(item) for key, item in value.items()}
     if isinstance(value, list) and value and not isinstance(value[0], int | float):

@@ -253,6 +253,11 @@ def list_runs(runs_dir: Path | None = None) -> list[RunFolder]:
     return sorted(found.values(), key=lambda run: -_created(run))
 
 
+def remembered_folders() -> list[Path]:
+    """The folders in which the per-user index remembers runs, also those that are not there any more."""
+    return list(dict.fromkeys(run.parent for run in _remembered()))
+
+
 def find_run(name: str | None, runs_dir: Path | None = None) -> RunFolder:
     """The run of that name or path; None: the newest active run, else the newest. Raises RunError if there is none."""
     if name and (Path(name) / "status.json").is_file():

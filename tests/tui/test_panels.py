@@ -12,7 +12,7 @@ from acrf_engine.protocol import Device, Hardware, Progress, StateChanged
 from acrf_tui.charts.lines import Line, width_of
 from acrf_tui.panels import numbers
 from acrf_tui.panels.anchors import draws_line, numbers_line
-from acrf_tui.panels.gpu import compact_lines, full_lines, heat_role, machine_lines, memory_line, single_line
+from acrf_tui.panels.gpu_lines import compact_lines, full_lines, heat_role, machine_lines, memory_line, single_line
 from acrf_tui.panels.header import banner_lines, next_steps
 from acrf_tui.panels.journal import entry_line
 from acrf_tui.panels.progress import bar_line, facts, percent_line, phase_lines, squeeze
