@@ -101,6 +101,8 @@ class AnchorTotals:
 
 BUCKETS = 64
 """Parts of the run that an anchor map tells apart, at most."""
+FINEST = 4
+"""Steps in a bucket, at least: a step draws only a few of the anchors, and finer ones would be mostly holes."""
 
 
 @dataclass(slots=True)
@@ -110,7 +112,7 @@ class AnchorMap:
     Bucket b holds the steps from b * width up to, not with, (b + 1) * width.
     """
 
-    width: int = 1
+    width: int = FINEST
     buckets: list[AnchorTotals] = field(default_factory=list)
 
     def add(self, step: int, anchors: Sequence[int], losses: Sequence[float]) -> None:
@@ -123,7 +125,7 @@ class AnchorMap:
         A row counts in the bucket of its middle step, and buckets begin as wide as the widest row.
         """
         found = sorted(rows)
-        self.width = max((last - first + 1 for first, last, *_ in found), default=1)
+        self.width = max(FINEST, max((last - first + 1 for first, last, *_ in found), default=0))
         self.buckets = []
         for first, last, anchor, draws, mean in found:
             totals = self._bucket(max(0, (first + last) // 2))

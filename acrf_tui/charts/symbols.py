@@ -99,14 +99,14 @@ def _coarse_braille(dots_y: int, char_of: Callable[[int, int], str]) -> dict[int
 _PLAIN: dict[int, str] = {
     ord(char): plain
     for char, plain in zip(
-        "━╸─╌┈┃│┤▏▎▍▌▋▊▉█▁▂▃▄▅▆▇░▒▓●○◆◇▣▲▾✓✗…–—·×÷→←↑↓“”‘’σγλ≤≥±°µ↻",
-        "#=--.||+.::;;!!#.....::.:#*ocsp!x+x.--.xx><^v\"\"''sgl<>+*ur",
+        "━╸─╌┈┃│┤▏▎▍▌▋▊▉█▁▂▃▄▅▆▇░▒▓●○◇◆▸▣▲▾✓✗…–—·×÷→←↑↓“”‘’σγλ≤≥±°µ↻",
+        "#=--.||+.::;;!!#.....::.:#*oocsp!x+x.--.xx><^v\"\"''sgl<>+*ur",
         strict=True,
     )
 }
 """What is written instead in ASCII; one cell for one cell."""
 SHADES = ".:-=+*#@"
-MARKERS = (("set", "◇"), ("checkpoint", "◆"), ("preview", "▣"), ("warning", "▲"), ("attempt", "↻"))
+MARKERS = (("set", "▸"), ("checkpoint", "◆"), ("preview", "▣"), ("warning", "▲"), ("attempt", "↻"))
 
 BRAILLE = SymbolSet(
     name="braille",

@@ -169,12 +169,12 @@ async def test_what_happened_stands_on_the_step_axis() -> None:
         await settle(pilot, lambda: screen.loss.chart.has_class("-marked"))
         await pilot.pause()
         row = "".join(text for text, _ in screen.loss.chart.x_axis.lines[0])
-        assert row.split() == ["◆", "◇", "▣", "▲", "↻"]
+        assert row.split() == ["◆", "▸", "▣", "▲", "↻"]
         roles = {text: role for text, role in screen.loss.chart.x_axis.lines[0] if text.strip()}
         assert roles["◆"] == "marker-checkpoint"
         assert len(set(roles.values())) == 5
         screen.loss.view.read(60.0)
-        await shows(pilot, "◇ set learning_rate")
+        await shows(pilot, "▸ set learning_rate")
         screen.loss.view.read(140.0)
         await shows(pilot, "↻ resumed")
 

@@ -122,7 +122,7 @@ async def test_zooming_in_reads_the_steps_once(long: History, full: History, bro
         if broken:
             await until(lambda: "the disk is gone" in state.journal[-1].text)
         else:
-            begin, _ = app.dashboard.loss.chart.window()
+            begin, _ = app.dashboard.loss.chart.view.window()
             await until(lambda: [s for s in state.series.step if s >= begin] == list(range(int(begin), STEPS + 1)))
         ticks = app.dashboard._ticks
         await until(lambda: app.dashboard._ticks > ticks + 3)
