@@ -59,7 +59,7 @@ def open_editor(app: Terminal) -> None:
     app.until("Configs", "mine")
     app.type("\x1b[F")  # end: the config of this folder is the last
     app.type("e")
-    app.until("Settings")
+    app.until("Settings", "scheduler", "Form/YAML")
 
 
 def until_file(app: Terminal, folder: Path) -> None:
