@@ -14,6 +14,7 @@ import platformdirs
 from acrf_engine.config import RunConfig, dataset_folder
 from acrf_engine.data.buckets import bucket_for
 from acrf_engine.data.errors import printable
+from acrf_engine.data.holdout import choose
 from acrf_engine.data.scan import Scan, scan
 from acrf_engine.model.layout import Checkpoint, ModelError
 from acrf_engine.run.devices import candidates, visible_gpus
@@ -33,6 +34,7 @@ class Report:
     config: str
     model: str
     pictures: int = 0
+    held_out: int = 0
     without_caption: int = 0
     uncaptioned: list[str] = field(default_factory=list)
     """Names of the first of them."""
@@ -78,7 +80,11 @@ def _look_at_data(config: RunConfig, report: Report) -> None:
     report.uncaptioned = [printable(p.path.name) for p in found.pictures if not p.has_caption_file][:MOST_NAMES]
     report.left_out = [{"path": printable(item.path), "reason": item.reason} for item in found.rejected]
     repeats: dict[str, int] = {}
+    held_out = choose(found.pictures, config.validation.holdout, config.seed)
+    report.held_out = len(held_out)
     for picture in found.pictures:
+        if picture.sha256 in held_out:
+            continue
         width, height = bucket_for(picture.width, picture.height, report.resolution)
         name = f"{width}x{height}"
         report.buckets[name] = report.buckets.get(name, 0) + 1
@@ -178,6 +184,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{left:02d}"
 
 
+def _pictures(report: Report) -> str:
+    held_out = f", {report.held_out} of them held out for validation" if report.held_out else ""
+    return f"{report.pictures}{held_out}, {report.without_caption} without caption, {len(report.left_out)} left out"
+
+
 def lines(report: Report) -> list[str]:
     """The report for people."""
 
@@ -186,7 +197,7 @@ def lines(report: Report) -> list[str]:
 
     rows: list[tuple[str, Any]] = [
         ("model", f"{report.model}  ({report.base_parameters / 1e6:,.1f} M parameters)"),
-        ("pictures", f"{report.pictures}, {report.without_caption} without caption, {len(report.left_out)} left out"),
+        ("pictures", _pictures(report)),
         ("buckets", ", ".join(f"{name}: {count}" for name, count in report.buckets.items())),
         ("steps", f"{report.steps:,}  ({report.micro_batches_per_epoch} micro-batches an epoch)"),
         ("LoRA", f"{report.trainable_parameters:,} trainable parameters"),

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import platformdirs
 from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
 from textual.theme import Theme
 from textual.widgets import Static
 
 from acrf_engine import __version__
 from acrf_engine.run.folder import APP_NAME, RunError, RunFolder
+from acrf_tui import collector
 from acrf_tui.shipped import shipped
 from acrf_tui.terminal import ANSI_THEME, choose_colors, leave_on_signals, terminal_modes
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from textual.command import Provider
 
     from acrf_tui.screens.launchpad import LaunchpadScreen
+
+SETTLED_S = 3.0
+"""After so many seconds the first screen is drawn, also of a long run on a busy machine."""
 
 
 @dataclass
@@ -72,6 +77,11 @@ class AcrfApp(App[int]):
     TITLE = "acrf-tui"
     CSS_PATH = "styles/app.tcss"
     ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "j,ctrl+o", "jump", "Jump", show=False, id="app.jump", tooltip="Jump to a panel, list or field by a letter"
+        ),
+    ]
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_actions_provider}
 
     def __init__(self, options: AppOptions, folder: RunFolder | None = None, *, colorless: bool = False) -> None:
@@ -92,6 +102,7 @@ class AcrfApp(App[int]):
     def on_mount(self) -> None:
         leave_on_signals(self._leave, self._terminal_modes)
         self.call_after_refresh(self._begin)
+        self.set_timer(SETTLED_S, collector.release)
 
     def _begin(self) -> None:
         """After the first paint: read the themes and open the first screen."""
@@ -165,6 +176,12 @@ class AcrfApp(App[int]):
                 self.open_run(folder)
 
         self.push_screen(NewRunDialog(message.entry, self.options.runs_dir), answered)
+
+    async def action_jump(self) -> None:
+        """Show a letter over everything that can have the focus."""
+        from acrf_tui.screens.jump import jump
+
+        await jump(self.screen)
 
     def _leave(self, status: int) -> None:
         self.exit(status, return_code=status)

@@ -500,6 +500,9 @@ def _require_terminal() -> None:
 
 def _open_app(args: argparse.Namespace, folder: RunFolder | None) -> int:
     _require_terminal()
+    from acrf_tui import collector
+
+    collector.hold()
     from acrf_tui.app import AppOptions, run_app
 
     options = AppOptions(

@@ -42,6 +42,9 @@ def plan_event(trainer: Trainer) -> Plan:
         lambda_fft=trainer.settings.lambda_fft,
         max_grad_norm=trainer.settings.max_grad_norm,
         versions=environment(),
+        held_out=len(prepared.held_out.examples),
+        captions_missing=sum(not example.picture.has_caption_file for example in prepared.dataset.examples),
+        lora_targets=config.lora.targets + (" and refiners" if config.lora.refiners else ""),
     )
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 
 from acrf_tui.charts.lines import Line, LineView, fit, line, wrap
 from acrf_tui.panels import numbers
-from acrf_tui.state import RunState
+from acrf_tui.printable import printable
+
+if TYPE_CHECKING:  # the launchpad shows states too, and needs no run for it
+    from acrf_tui.state import RunState
 
 STATES: dict[str, tuple[str, str]] = {
     "starting": ("◌", "accent"),
@@ -52,7 +57,7 @@ class Header(Horizontal):
 
     def __init__(self, name: str, read_only: bool, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.run_name = "".join(character if character.isprintable() else "?" for character in name)
+        self.run_name = printable(name)
         self.read_only = read_only
         self.frozen = False
         self.trouble = ""

@@ -12,13 +12,14 @@ from textual.containers import Grid
 from textual.widget import Widget
 
 from acrf_tui.charts import raster, scale
-from acrf_tui.charts.line_chart import SMOOTHING, Plot, x_labels
+from acrf_tui.charts.axes import AXIS_WIDTH, x_labels, y_lines
+from acrf_tui.charts.line_chart import SMOOTHING
 from acrf_tui.charts.lines import LineView, line, wrap
-from acrf_tui.charts.symbols import BRAILLE, SymbolSet
+from acrf_tui.charts.plot import Plot
+from acrf_tui.charts.symbols import BRAILLE, SymbolSet, symbols_of
 
 LETTERS = "ABCDEF"
 ROLES = tuple(f"run-{number}" for number in range(1, len(LETTERS) + 1))
-AXIS_WIDTH = 9
 LETTERS_A_LINE = 3
 """How often a run's letter stands on its line."""
 CROSS = "│"
@@ -160,7 +161,7 @@ class RunsChart(Widget):
         width, height = self.plot.size
         if width < 4 or height < 2:
             return
-        symbols = getattr(self.app, "symbols", BRAILLE)
+        symbols = symbols_of(self)
         if not any(len(one.xs) for one in self.traces):
             rows = [raster.Row(" " * width, bytes([raster.EMPTY]) * width) for _ in range(height)]
             lines = wrap(self.message, width - 2)[:height]
@@ -175,17 +176,5 @@ class RunsChart(Widget):
         self._paint_axes(picture.mapping, width, height, symbols)
 
     def _paint_axes(self, mapping: scale.Scale, width: int, height: int, symbols: SymbolSet) -> None:
-        marks = scale.ticks(mapping.low, mapping.high, max(3, height // 4), log=mapping.log)
-        step = marks[1] - marks[0] if len(marks) > 1 else mapping.high - mapping.low
-        labels: dict[int, str] = {}
-        for value in marks:
-            text = scale.log_label(value) if mapping.log else scale.label(value, step)
-            labels.setdefault(mapping.row(value) // symbols.dots_y, text)
-        tick, plain = symbols.axis
-        self.y_axis.show(
-            [
-                line((f"{labels.get(y, ''):>{AXIS_WIDTH - 2}} ", "axis"), (tick if y in labels else plain, "axis"))
-                for y in range(height)
-            ]
-        )
+        self.y_axis.show(y_lines(mapping, height, symbols))
         self.x_axis.show([line((x_labels(self.scene.begin, self.scene.end, width, self.unit), "axis"))])

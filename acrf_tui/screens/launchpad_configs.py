@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from acrf_engine.run.folder import APP_NAME
+from acrf_tui.printable import printable as printable
 from acrf_tui.shipped import shipped
 
 if TYPE_CHECKING:
@@ -197,11 +198,6 @@ def _saves(config: RunConfig) -> str:
     every = config.checkpoint.every
     text = f"every {every:,} steps, newest {config.checkpoint.keep} kept" if every else "at the end"
     return f"{text}; previews every {config.preview.every:,}" if config.preview.every else text
-
-
-def printable(text: str) -> str:
-    """A name of any kind on one line: what a terminal would take for a command is shown as a mark."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 def short_path(path: str | Path) -> str:

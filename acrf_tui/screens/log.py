@@ -14,6 +14,7 @@ from textual.widgets import Input, Log
 
 from acrf_tui.charts.lines import LineView, line, spread
 from acrf_tui.feed import harmless
+from acrf_tui.filtering import matching
 from acrf_tui.panels.keys import KeysLine
 
 LOOK_SECONDS = 0.5
@@ -87,8 +88,7 @@ class LogScreen(Screen[None]):
         self._say(trouble)
 
     def _wanted(self, lines: list[str]) -> list[str]:
-        words = self.query_one(Input).value.casefold().split()
-        return [text or " " for text in lines if all(word in text.casefold() for word in words)]
+        return [text or " " for text in matching(lines, self.query_one(Input).value)]
 
     def _say(self, trouble: str = "") -> None:
         log = self.query_one(Log)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from acrf_engine.config import RunConfig
 from acrf_engine.protocol import (
     EVENT_TYPES,
+    MERGEABLE,
     Ack,
     Device,
     ErrorEvent,
@@ -25,6 +26,7 @@ from acrf_engine.protocol import (
     Plan,
     StateChanged,
     Step,
+    Validation,
     WarningEvent,
     clip_text,
     encode,
@@ -183,6 +185,15 @@ def test_the_plan_fits_for_every_number_of_anchors_that_a_config_may_ask_for(anc
     assert from_wire(json.loads(line)) == said
 
 
+def test_a_validation_of_the_most_anchors_fits_and_is_never_dropped() -> None:
+    anchors = RunConfig.model_fields["turbo_steps"].metadata[1].le
+    said = Validation(10**7, 0.1 + 1e-16, [-1 / (i + 7) * 1e-300 for i in range(anchors)], 10_000, 1 / 3)
+    (line,) = lines_of(said)
+    assert len(line.encode()) <= LIMIT
+    assert from_wire(json.loads(line)) == said
+    assert Validation.type not in MERGEABLE
+
+
 @pytest.mark.parametrize("character", ["x", '"', "\n", "\\", "\x1b", "é", "😀"])
 def test_an_error_with_the_longest_texts_fits_and_keeps_its_end(character: str) -> None:
     text = character * 5000 + "the reason"
@@ -280,3 +291,25 @@ def test_a_dead_reader_never_holds_the_worker_up() -> None:
     report = Reporter(full)
     report(Ack("c1", "stop", True, 1))
     report.close(patience_s=0.05)
+
+
+def test_a_plan_with_all_that_the_overview_shows_fits() -> None:
+    buckets = {f"{1024 + n}x{2048 - n}": 100_000 for n in range(24)} | {"others": 10**6}
+    versions = dict.fromkeys(
+        ("acrf-tui", "python", "torch", "diffusers", "peft", "accelerate", "bitsandbytes", "device", "threads"),
+        "12.34.56.dev0+cu130",
+    )
+    full = dataclasses.replace(
+        plan(50), model="/" + "m" * 250, buckets=buckets, versions=versions, captions_missing=10**6,
+        lora_targets="ext and refiners",
+    )  # fmt: skip
+    assert size(full) < LIMIT
+    assert over_the_wire(full) == full
+
+
+def test_a_plan_of_an_older_version_still_reads() -> None:
+    body = to_wire(plan(10))
+    del body["captions_missing"], body["lora_targets"]
+    older = from_wire(body)
+    assert isinstance(older, Plan)
+    assert older.captions_missing is None

@@ -32,6 +32,7 @@ from acrf_engine.protocol import (
     WarningEvent,
 )
 from acrf_engine.run.telemetry import History, StepColumns
+from acrf_tui.app import AcrfApp
 from acrf_tui.panels.weight import weight
 from acrf_tui.screens.dashboard import DashboardScreen
 from acrf_tui.themes import DEFAULT_THEME, shipped_themes
@@ -70,7 +71,9 @@ def make_plan(total: int = 4000, **changes: Any) -> Plan:
         lambda_cos=0.1,
         lambda_fft=0.1,
         max_grad_norm=1.0,
-        versions={"torch": "2.13"},
+        versions={"acrf-tui": "0.9.0", "python": "3.11.9", "torch": "2.13", "diffusers": "0.36", "peft": "0.18"},
+        captions_missing=2,
+        lora_targets="std",
     )
     return replace(plan, **changes)
 
@@ -126,6 +129,11 @@ def make_hardware(gpus: int, number: int, *, hot: bool = False, supported: bool 
                 utilisation=rng.randint(88, 99),
                 power=391.0 + rng.uniform(-30, 30),
                 power_limit=450.0,
+                clock_sm=1410 if burning else 2520 - rng.randint(0, 90),
+                clock_sm_max=3105,
+                clock_memory=10_251,
+                clock_memory_max=10_501,
+                slowed=["too hot", "power limit"] if burning else ["power limit"] if index % 2 else [],
             )
         )
     return Hardware(devices, "", int(2.1 * GIB), int(21 * GIB), int(64 * GIB))
@@ -199,6 +207,9 @@ class FakeSource:
 
     def history(self) -> History:
         return self._history
+
+    def steps(self, first: float, last: float) -> StepColumns:
+        return StepColumns()
 
     def pull(self, after: int, timeout: float) -> list[Event]:
         with self._arrived:
@@ -294,6 +305,11 @@ class Training(FakeSource):
 
 class FakeApp(App[str]):
     """The least app that can hold a dashboard."""
+
+    CSS_PATH = Path(__file__).parents[2] / "acrf_tui" / "styles" / "app.tcss"
+
+    BINDINGS = AcrfApp.BINDINGS
+    action_jump = AcrfApp.action_jump
 
     def __init__(self, source: FakeSource, slow: bool = False, theme_name: str = DEFAULT_THEME) -> None:
         super().__init__()
