@@ -170,6 +170,11 @@ def _look_at_disk(config: RunConfig, report: Report, runs_dir: Path) -> None:
     report.notes.append(f"latents and captions are cached in {cache}")
 
 
+def _pictures(report: Report) -> str:
+    held_out = f", {report.held_out} of them held out for validation" if report.held_out else ""
+    return f"{report.pictures}{held_out}, {report.without_caption} without caption, {len(report.left_out)} left out"
+
+
 def _look_at_time(config: RunConfig, checkpoint: Checkpoint, report: Report, runs_dir: Path) -> None:
     """Only what was measured: on another device, or with another batch, a step takes another time."""
     native = checkpoint.native_resolution()
@@ -182,11 +187,6 @@ def duration(seconds: float) -> str:
     """Hours, minutes and seconds."""
     minutes, left = divmod(math.ceil(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{left:02d}"
-
-
-def _pictures(report: Report) -> str:
-    held_out = f", {report.held_out} of them held out for validation" if report.held_out else ""
-    return f"{report.pictures}{held_out}, {report.without_caption} without caption, {len(report.left_out)} left out"
 
 
 def lines(report: Report) -> list[str]:

@@ -6,13 +6,13 @@ range are errors that name file, line and key. A setting that would have no effe
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from acrf_engine.config_problems import Problem, explain, line_of
 from acrf_engine.paths import shown_if_not_utf8
 from acrf_engine.yaml_source import ConfigError, KeyPath, dump_text, load_file, parse_value
 
@@ -20,6 +20,9 @@ TINY_MODEL = "tiny"
 DEMO_DATASET = "demo"
 ASSETS = Path(__file__).parent / "assets"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+FOLDER: dict[str, Any] = {"format": "folder"}
+"""Of fields that may name a folder: where one types such a path, it is completed."""
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -169,9 +172,9 @@ class SafetyConfig(Group):
 class RunConfig(Group):
     """Everything a run depends on."""
 
-    model: str = Field(TINY_MODEL, min_length=1)
+    model: str = Field(TINY_MODEL, min_length=1, json_schema_extra=FOLDER)
     """`tiny`, a folder in diffusers layout, or a hub id such as Tongyi-MAI/Z-Image-Turbo."""
-    dataset: str | list[DatasetSource] = DEMO_DATASET
+    dataset: str | list[DatasetSource] = Field(DEMO_DATASET, json_schema_extra=FOLDER)
     """A folder of pictures and captions, a list of such with options, or `demo`."""
     trigger: str = Field("", max_length=200)
     """Trigger word, put before every caption that does not hold it."""
@@ -267,7 +270,17 @@ def build_config(
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(error, lines or {}, name, changed))) from None
+        problems = explain(error, RunConfig, lines or {}, name, changed)
+        raise ConfigError("\n".join(problem.message for problem in problems)) from None
+
+
+def problems_of(values: dict[str, Any], lines: dict[KeyPath, int], name: str) -> list[Problem]:
+    """What `build_config` would refuse, one by one; empty where these values are a config."""
+    try:
+        RunConfig.model_validate(values)
+    except ValidationError as error:
+        return explain(error, RunConfig, lines, name, set())
+    return []
 
 
 def absolute(config: RunConfig, origin: Path | None = None) -> RunConfig:
@@ -280,7 +293,7 @@ def absolute(config: RunConfig, origin: Path | None = None) -> RunConfig:
     except _Missing as missing:
         where = ""
         if origin is not None and origin.is_file():
-            line = _line_of((missing.key,), load_file(origin)[1])
+            line = line_of((missing.key,), load_file(origin)[1])
             where = f"{origin}:{line}: " if line else f"{origin}: "
         raise ConfigError(f"{where}{missing.key}: {missing}") from None
 
@@ -377,60 +390,3 @@ def _apply(values: dict[str, Any], override: str) -> str:
         target = inner
     target[leaf] = parse_value(text)
     return key
-
-
-def _explain(error: ValidationError, lines: dict[KeyPath, int], name: str, changed: set[str]) -> list[str]:
-    reasons: dict[KeyPath, list[str]] = {}
-    for problem in error.errors(include_url=False):
-        *above, last = problem["loc"] or ("",)
-        known = (last,) if problem["type"] == "extra_forbidden" or _is_key(last) else ()
-        keys = tuple(part for part in above if _is_key(part)) + known
-        keys = tuple(part for part in keys if part != "")
-        reasons.setdefault(keys, []).append(_reason(problem, keys))
-    messages = []
-    for keys, texts in sorted(reasons.items(), key=lambda item: _line_of(item[0], lines) or 0):
-        if any(len(other) > len(keys) and other[: len(keys)] == keys for other in reasons):
-            continue  # the other branch of a union: the deeper one says what is wrong
-        dotted = ".".join(map(str, keys))
-        line = _line_of(keys, lines)
-        where = "--set" if dotted in changed else f"{name}:{line}" if line else name
-        messages.append(f"{where}: {dotted + ': ' if dotted else ''}{', or '.join(dict.fromkeys(texts))}")
-    return messages[:20]
-
-
-def _line_of(keys: KeyPath, lines: dict[KeyPath, int]) -> int | None:
-    return next((lines[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in lines), None)
-
-
-def _is_key(part: str | int) -> bool:
-    # pydantic puts the union member's name into the location: str, list[...], constrained-int, literal[...]
-    return isinstance(part, int) or (
-        not any(mark in part for mark in ("[", "-", "constrained")) and part not in ("str", "int")
-    )
-
-
-def _reason(problem: Any, keys: KeyPath) -> str:
-    kind, given = problem["type"], problem.get("input")
-    shown = repr(given)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    if kind == "extra_forbidden":
-        spelled = str(keys[-1]).replace("-", "_")
-        close = difflib.get_close_matches(spelled, list(_names_at(keys[:-1])), n=1, cutoff=0.6)
-        return f"unknown key (did you mean {close[0]}?)" if close else "unknown key (remove it)"
-    if kind == "value_error":
-        return str(problem["ctx"]["error"])
-    if kind in ("int_type", "int_parsing", "float_type", "bool_type", "string_type", "int_from_float"):
-        wanted = {"i": "a whole number", "f": "a number", "b": "true or false", "s": "text"}[kind[0]]
-        return f"expected {wanted}, got {shown}"
-    text = problem["msg"].removeprefix("Input ")
-    return f"{text[0].lower()}{text[1:]}, got {shown}"
-
-
-def _names_at(path: KeyPath) -> list[str]:
-    model: Any = RunConfig
-    for part in path:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else DatasetSource
-    return list(model.model_fields)

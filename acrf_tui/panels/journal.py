@@ -61,6 +61,8 @@ class JournalPanel(Panel):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self.lowest: Entry | None = None
+        """The lowest entry in view, the newest unless one looks back."""
         self._back = 0
         self._state: RunState | None = None
 
@@ -122,6 +124,7 @@ class JournalPanel(Panel):
             return
         self._back = min(self._back, max(0, len(found) - height))
         end = len(found) - self._back
+        self.lowest = found[end - 1]
         view.show([entry_line(entry, width) for entry in found[max(0, end - height) : end]])
 
     def _say_count(self, text: str) -> None:

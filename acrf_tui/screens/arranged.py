@@ -37,7 +37,7 @@ class ArrangedScreen(Screen[str]):
 
     def recall_arrangement(self) -> str:
         """Take the arrangement of the last time; returns the classes of `#body`."""
-        from acrf_tui.app import remembered
+        from acrf_tui.memory import remembered
 
         self.arrangement = from_memory(self.panel_ids, remembered().get(MEMORY))
         self._mark_hidden()
@@ -52,7 +52,7 @@ class ArrangedScreen(Screen[str]):
 
     def take_arrangement(self, arrangement: Arrangement) -> None:
         """Show and hide panels, and remember it."""
-        from acrf_tui.app import remember
+        from acrf_tui.memory import remember
 
         if arrangement == self.arrangement:
             return

@@ -14,7 +14,7 @@ from textual.widget import Widget
 from acrf_tui.charts import raster, scale
 from acrf_tui.charts.axes import AXIS_WIDTH, x_labels, y_lines
 from acrf_tui.charts.line_chart import SMOOTHING
-from acrf_tui.charts.lines import LineView, line, wrap
+from acrf_tui.charts.lines import LineView, line
 from acrf_tui.charts.plot import Plot
 from acrf_tui.charts.symbols import BRAILLE, SymbolSet, symbols_of
 
@@ -161,20 +161,13 @@ class RunsChart(Widget):
         width, height = self.plot.size
         if width < 4 or height < 2:
             return
-        symbols = symbols_of(self)
         if not any(len(one.xs) for one in self.traces):
-            rows = [raster.Row(" " * width, bytes([raster.EMPTY]) * width) for _ in range(height)]
-            lines = wrap(self.message, width - 2)[:height]
-            for y, text in enumerate(lines, start=(height - len(lines)) // 2):
-                rows[y] = raster.Row(text.center(width), bytes(width))
-            self.plot.show(rows, ("muted",))
+            self.plot.say(self.message)
             self.y_axis.show([])
             self.x_axis.show([])
             return
+        symbols = symbols_of(self)
         picture = draw(self.traces, self.scene, width, height, self.bounds, symbols)
         self.plot.show(picture.rows, picture.roles)
-        self._paint_axes(picture.mapping, width, height, symbols)
-
-    def _paint_axes(self, mapping: scale.Scale, width: int, height: int, symbols: SymbolSet) -> None:
-        self.y_axis.show(y_lines(mapping, height, symbols))
+        self.y_axis.show(y_lines(picture.mapping, height, symbols))
         self.x_axis.show([line((x_labels(self.scene.begin, self.scene.end, width, self.unit), "axis"))])

@@ -13,8 +13,10 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from acrf_engine.run.folder import RunFolder
+from acrf_tui.alerts import Alerts
 from acrf_tui.charts.lines import LineView
 from acrf_tui.charts.view import ChartView
+from acrf_tui.copying import next_command
 from acrf_tui.feed import Batch, FeedTrouble, HistoryRead, RunSource, StepsRead, StreamEnded
 from acrf_tui.panels.anchors import AnchorsPanel
 from acrf_tui.panels.gpu import GpuPanel
@@ -28,6 +30,7 @@ from acrf_tui.panels.progress import ProgressPanel
 from acrf_tui.panels.rate import RatePanel
 from acrf_tui.panels.weight import WeightPanel
 from acrf_tui.screens.arranged import LEAST_HEIGHT, LEAST_WIDTH, TALL, WIDE, ArrangedScreen
+from acrf_tui.screens.calm import CalmScreen
 from acrf_tui.screens.curtain import CurtainScreen
 from acrf_tui.screens.dashboard_keys import BINDINGS
 from acrf_tui.screens.steering import SteeringScreen
@@ -38,7 +41,7 @@ SLOW_EVERY = {1: 1, 2: 3}
 """Ticks of the slow pace for a panel's usual ones; all others take five."""
 
 
-class DashboardScreen(CurtainScreen[str], SteeringScreen, ArrangedScreen):
+class DashboardScreen(CurtainScreen[str], CalmScreen[str], SteeringScreen, ArrangedScreen):
     """Shows a run and steers it. Dismissed with "detach", "stopped" or "closed"."""
 
     CSS_PATH = "../styles/dashboard.tcss"
@@ -78,6 +81,7 @@ class DashboardScreen(CurtainScreen[str], SteeringScreen, ArrangedScreen):
             OverviewPanel(source.folder, id="overview"),
         ]
         self.frozen = False
+        self._alerts = Alerts(source.name)
         self._ticks = 0
         self._painted: dict[int, int] = {}
         self._shown_for: tuple[object, ...] = ()
@@ -124,6 +128,7 @@ class DashboardScreen(CurtainScreen[str], SteeringScreen, ArrangedScreen):
         """Start from what is stored; for an ended run that is all there is."""
         self.run_state.load(message.history)
         status = message.status
+        self._alerts.begin(status)
         self.run_state.total_steps = self.run_state.total_steps or int(status.get("total_steps") or 0)
         self._feed.taken()
         self._after_events()
@@ -149,6 +154,8 @@ class DashboardScreen(CurtainScreen[str], SteeringScreen, ArrangedScreen):
         """Reduce new events; panels see them at their next tick."""
         for event in message.events:
             self.run_state.apply(event)
+        for alert in self._alerts.of(message.events):
+            self.app.post_message(alert)
         if self.source.skew and not self._read_only:
             self._read_only = self._header.read_only = True
             self.run_state.note("warning", self.source.skew, time.time())
@@ -158,6 +165,8 @@ class DashboardScreen(CurtainScreen[str], SteeringScreen, ArrangedScreen):
     def on_stream_ended(self, message: StreamEnded) -> None:
         """The supervisor is gone. A run that said its last word stays as it is."""
         status = message.status
+        for alert in self._alerts.ended(status):
+            self.app.post_message(alert)
         self.run_state.vanish(str(status.get("state", "interrupted")), str(status.get("error") or ""), time.time())
         self._after_events()
         self._paint_all()
@@ -241,6 +250,13 @@ class DashboardScreen(CurtainScreen[str], SteeringScreen, ArrangedScreen):
         from acrf_tui.screens.log import LogScreen
 
         self.app.push_screen(LogScreen(self.source.name, RunFolder(self.source.folder).log))
+
+    def text_to_copy(self) -> str:
+        """In the journal its lowest entry in view, else the command that goes on from here."""
+        panel = self.focused_panel()
+        if isinstance(panel, JournalPanel) and panel.lowest is not None:
+            return panel.lowest.text
+        return next_command(self.source.folder, self.run_state.state)
 
     def help_notes(self) -> list[str]:
         """What the panels have to explain."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,9 @@ from acrf_engine.run.folder import RunFolder
 from acrf_engine.run.trash import trash_path, trash_run
 from acrf_tui.charts.lines import LineView, line, spread
 from acrf_tui.panels.keys import KeysLine
-from acrf_tui.screens.launchpad_configs import ConfigEntry, own_configs, printable, sample_configs, short_path
+from acrf_tui.printable import printable
+from acrf_tui.screens.calm import CalmScreen
+from acrf_tui.screens.launchpad_configs import ConfigEntry, own_configs, sample_configs, short_path
 from acrf_tui.screens.launchpad_examine import Examiner
 from acrf_tui.screens.launchpad_lists import ConfigList
 from acrf_tui.screens.launchpad_runs import CurveCache, RunSummary, read_runs
@@ -35,7 +38,7 @@ LOOK_SECONDS = 2.0
 DESCRIBED_FROM_ROWS = 30
 
 
-class LaunchpadScreen(StartingScreen, TrashingScreen):
+class LaunchpadScreen(CalmScreen[None], StartingScreen, TrashingScreen):
     """Chooses what to train and which run to look at. Asks the app to open runs and forms, by messages."""
 
     CSS_PATH = "../styles/launchpad.tcss"
@@ -314,6 +317,13 @@ class LaunchpadScreen(StartingScreen, TrashingScreen):
         demo = next((entry for entry in self.samples if entry.name == "demo"), None)
         if demo is not None:
             self.start_config(demo)
+
+    def text_to_copy(self) -> str:
+        """The folder of the chosen run, or the command that starts the chosen config."""
+        box, entry = self.query_one(RunsBox), self.query_one(ConfigList).chosen
+        if box.rows.has_focus and box.chosen is not None:
+            return str(box.chosen.folder)
+        return f"acrf-tui train {shlex.quote(str(entry.path))}" if entry is not None else ""
 
     def action_help(self) -> None:
         """List the keys that work now."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from acrf_engine.run.folder import APP_NAME
-from acrf_tui.printable import printable as printable
+from acrf_tui.printable import printable
 from acrf_tui.shipped import shipped
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from textual.widgets.option_list import Option
 
 from acrf_tui.charts.lines import Line, fit
 from acrf_tui.charts.palette import colour
-from acrf_tui.charts.symbols import symbols_of
-from acrf_tui.screens.launchpad_configs import ConfigEntry, copy_config, printable, short_path, suggested_name
+from acrf_tui.charts.symbols import BRAILLE
+from acrf_tui.printable import printable
+from acrf_tui.screens.launchpad_configs import ConfigEntry, copy_config, short_path, suggested_name
 from acrf_tui.screens.launchpad_runs import Columns, RunSummary, columns_for, row
 
 ORIGINS = {"sample": "Samples", "own": "Your configs", "here": "In this folder"}
@@ -234,7 +235,7 @@ class RunList(PickList):
         self.columns = columns_for(runs, max(20, width - 2))
         now = time.time()
         before, theme = self._rows, self.app.theme
-        symbols = symbols_of(self)
+        symbols = getattr(self.app, "symbols", BRAILLE)
         self._rows = [(self._marked(run, row(run, self.columns, now, symbols)), theme) for run in runs]
         if [option.id for option in self.options] == [str(run.folder) for run in runs]:
             for index, line in enumerate(self._rows):

@@ -18,7 +18,7 @@ from textual.worker import Worker, WorkerState
 
 from acrf_engine.run.folder import RunFolder
 from acrf_tui.charts.lines import fit
-from acrf_tui.screens.launchpad_configs import printable
+from acrf_tui.printable import printable
 from acrf_tui.screens.launchpad_lists import RunList
 from acrf_tui.screens.launchpad_runs import RunSummary, head, matches
 from acrf_tui.screens.launchpad_start import cancel, move_up

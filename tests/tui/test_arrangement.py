@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_dashboard import dashboard, screen_text, settle, shows
 from textual.pilot import Pilot
 
-from acrf_tui.app import remembered
+from acrf_tui.memory import remembered
 from acrf_tui.screens.arrangement import Arrangement, from_memory, to_memory
 from acrf_tui.screens.dashboard import DashboardScreen
 from acrf_tui.screens.panels_dialog import PanelsDialog
