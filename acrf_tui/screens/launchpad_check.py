@@ -132,7 +132,7 @@ def with_report(outlook: Outlook, result: CheckResult) -> Outlook:
 def report_rows(report: dict[str, Any]) -> list[Row]:
     """A check's report for people."""
     pictures, without = int(report["pictures"]), int(report["without_caption"])
-    left_out = len(report["left_out"])
+    left_out, held_out = len(report["left_out"]), int(report.get("held_out", 0))
     captions = f"{without} without caption" if without else "each with a caption"
     parameters = int(report["trainable_parameters"])
     card = report["device_memory"]
@@ -140,7 +140,12 @@ def report_rows(report: dict[str, Any]) -> list[Row]:
     memory += f" of the {size(card)} of {report['device']}" if card else f" of RAM, on the {report['device']}"
     parts = ", ".join(f"{name} {size(taken)}" for name, taken in report["memory"].items() if taken)
     return [
-        ("pictures", f"{pictures}, {captions}" + (f", {left_out} left out" if left_out else "")),
+        (
+            "pictures",
+            f"{pictures}, {captions}"
+            + (f", {left_out} left out" if left_out else "")
+            + (f", {held_out} held out for validation" if held_out else ""),
+        ),
         ("buckets", _buckets(report["buckets"])),
         ("steps", f"{report['steps']:,}, from {report['micro_batches_per_epoch']:,} micro-batches an epoch"),
         (
