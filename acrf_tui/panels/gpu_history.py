@@ -256,7 +256,9 @@ def head_lines(device: Device, grid: Grid, width: int, peak: float) -> list[Line
         speed = line(("nothing slows it" if device.slowed is not None else f"speed {NOT_REPORTED}", "muted"))
     if grid.columns == 1:
         return [spread(number, speed, width)]
-    most = line((f"torch peak {peak:.1f} GiB", "muted")) if math.isfinite(peak) else ()
+    text = f"torch peak {peak:.1f} GiB"
+    text = text if len(text) <= width else text.removeprefix("torch ")
+    most = line((text, "muted")) if math.isfinite(peak) else ()
     return [number, speed, most, *([()] * grid.columns)][: grid.columns]
 
 

@@ -174,11 +174,11 @@ def peak_line(device: Device, peak: int | None, width: int, *, with_clock: bool,
 
 def speed_line(device: Device, width: int) -> Line:
     """What holds the clocks down, in words, or that nothing does."""
-    label = (f"{'speed':<{LABEL}}", "muted")
+    label = (f"{'slowed' if device.slowed else 'speed':<{LABEL}}", "muted")
     if device.slowed is None:
         return line(label, (NOT_REPORTED, "muted"))
-    text = slowed_text(device) or "nothing slows it"
-    return line(label, (fit(text, max(1, width - LABEL)), slowed_role(device.slowed) if device.slowed else "good"))
+    role = slowed_role(device.slowed) if device.slowed else "good"
+    return line(label, (fit(", ".join(device.slowed) or "nothing slows it", max(1, width - LABEL)), role))
 
 
 def name_spans(device: Device, room: int) -> Line:

@@ -8,7 +8,9 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 
 from acrf_tui.charts.lines import Line, LineView, fit, line, wrap
+from acrf_tui.charts.symbols import ASCII, BRAILLE, SymbolSet
 from acrf_tui.panels import numbers
+from acrf_tui.panels.panel import symbols_here
 from acrf_tui.printable import printable
 
 if TYPE_CHECKING:  # the launchpad shows states too, and needs no run for it
@@ -28,10 +30,11 @@ STATES: dict[str, tuple[str, str]] = {
 }
 
 
-def state_span(state: str) -> tuple[str, str]:
-    """Symbol and state in capitals."""
+def state_span(state: str, symbols: SymbolSet = BRAILLE) -> tuple[str, str]:
+    """Symbol and state in capitals; without the symbol where the terminal has only ASCII."""
     symbol, role = STATES.get(state, ("?", "muted"))
-    return f" {symbol} {state.upper()} ", f"bold reverse {role}"
+    sign = "" if symbols is ASCII else f" {symbol}"
+    return f"{sign} {state.upper()} ", f"bold reverse {role}"
 
 
 def next_steps(name: str, state: RunState) -> tuple[str, list[str]]:
@@ -81,7 +84,7 @@ class Header(Horizontal):
         if rest > 12 and detail:
             spans.append((f"  {fit(detail, rest)}", "muted"))
         left.show([line(*spans)])
-        marks: list[tuple[str, str]] = [state_span("waiting" if state.waiting else state.state)]
+        marks: list[tuple[str, str]] = [state_span("waiting" if state.waiting else state.state, symbols_here(self))]
         if self.frozen:
             marks.append((" FROZEN", "bold warn"))
         elif self.trouble:

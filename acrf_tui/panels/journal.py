@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
 from acrf_tui.charts.lines import Line, LineView, fit, line, wrap
+from acrf_tui.charts.symbols import ASCII, BRAILLE, SymbolSet
 from acrf_tui.filtering import matching
 from acrf_tui.panels import numbers
 from acrf_tui.panels.panel import Panel
@@ -17,22 +18,24 @@ from acrf_tui.state import Entry, RunState
 
 EMPTY = "nothing yet: commands, checkpoints and warnings appear here"
 HOW_TO_FILTER = "/ filters"
-ICONS: dict[str, tuple[str, str]] = {
-    "state": ("●", "accent"),
-    "done": ("✓", "good"),
-    "refused": ("✗", "warn"),
-    "checkpoint": ("◆", "good"),
-    "validation": ("◇", "accent"),
-    "preview": ("▣", "accent"),
-    "warning": ("▲", "warn"),
-    "error": ("✗", "bad"),
-    "note": ("·", "muted"),
+ICONS: dict[str, tuple[str, str, str]] = {
+    "state": ("●", "*", "accent"),
+    "done": ("✓", "+", "good"),
+    "refused": ("✗", "x", "warn"),
+    "checkpoint": ("◆", "#", "good"),
+    "validation": ("◇", "%", "accent"),
+    "preview": ("▣", "=", "accent"),
+    "warning": ("▲", "!", "warn"),
+    "error": ("✗", "x", "bad"),
+    "note": ("·", ".", "muted"),
 }
+"""Kind of entry -> icon, icon in ASCII, role of its colour."""
 
 
-def entry_line(entry: Entry, width: int) -> Line:
+def entry_line(entry: Entry, width: int, symbols: SymbolSet = BRAILLE) -> Line:
     """Time, step, icon and text of one entry."""
-    icon, role = ICONS.get(entry.kind, ICONS["note"])
+    icon, plain, role = ICONS.get(entry.kind, ICONS["note"])
+    icon = plain if symbols is ASCII else icon
     step = f"{entry.step:>7,}" if entry.step else " " * 7
     head = f"{numbers.clock(entry.time)} {step} "
     text = " ".join(entry.text.split())
@@ -125,7 +128,7 @@ class JournalPanel(Panel):
         self._back = min(self._back, max(0, len(found) - height))
         end = len(found) - self._back
         self.lowest = found[end - 1]
-        view.show([entry_line(entry, width) for entry in found[max(0, end - height) : end]])
+        view.show([entry_line(entry, width, self.symbols) for entry in found[max(0, end - height) : end]])
 
     def _say_count(self, text: str) -> None:
         if self.border_subtitle != text:

@@ -7,9 +7,16 @@ from typing import ClassVar
 from textual import events
 from textual.containers import Vertical
 from textual.message import Message
+from textual.widget import Widget
 
 from acrf_tui.charts.symbols import BRAILLE, SymbolSet
 from acrf_tui.state import RunState
+
+
+def symbols_here(widget: Widget) -> SymbolSet:
+    """The characters that the terminal of this widget can show."""
+    found = getattr(widget.app, "symbols", BRAILLE)
+    return found if isinstance(found, SymbolSet) else BRAILLE
 
 
 class Panel(Vertical, can_focus=True):
@@ -36,8 +43,7 @@ class Panel(Vertical, can_focus=True):
     @property
     def symbols(self) -> SymbolSet:
         """The characters that this terminal can show."""
-        found = getattr(self.app, "symbols", BRAILLE)
-        return found if isinstance(found, SymbolSet) else BRAILLE
+        return symbols_here(self)
 
     def say_hidden(self, hidden: bool) -> None:
         """Name in the title how a hidden panel comes back; it is seen only while that panel is maximised."""

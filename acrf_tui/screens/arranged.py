@@ -106,7 +106,7 @@ class ArrangedScreen(Screen[str]):
         seen = [panel for panel in self.panels if panel.is_on_screen and panel.id not in self.arrangement.hidden]
         seen.sort(key=lambda panel: panel.id != "loss")
         if seen:
-            seen[0].focus(scroll_visible=False)
+            self.set_focus(seen[0], scroll_visible=False)
 
     def focused_panel(self) -> Panel | None:
         """The panel that has the focus, or that holds what has it."""
@@ -135,7 +135,7 @@ class ArrangedScreen(Screen[str]):
         """Focus a panel; it is maximised where it is hidden or has no room, and in the maximised view."""
         panel = self.panels[number - 1]
         if self.maximized is None and panel.is_on_screen:
-            panel.focus()
+            self.set_focus(panel)  # at once: the next key may be for this panel
             return
         if self.maximized is not None:
             self.minimize()

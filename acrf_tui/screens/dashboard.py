@@ -218,6 +218,7 @@ class DashboardScreen(CurtainScreen[str], CalmScreen[str], SteeringScreen, Arran
         clock_runs = isinstance(panel, ProgressPanel) and not self.run_state.ended
         if not force and not clock_runs and not panel.behind and self._painted.get(index) == self.run_state.revision:
             return
+        self._painted.pop(index, None)  # what has no place now is painted at the first tick when it has one
         if panel.size.width and panel.is_on_screen:
             self._painted[index] = self.run_state.revision
             panel.paint(self.run_state, now)

@@ -10,14 +10,16 @@ from fake_run import GIB, START, make_hardware, make_history
 
 from acrf_engine.protocol import Device, Hardware, Progress, StateChanged
 from acrf_tui.charts.lines import Line, width_of
+from acrf_tui.charts.symbols import ASCII
 from acrf_tui.panels import numbers
 from acrf_tui.panels.anchors import draws_line, numbers_line
 from acrf_tui.panels.gpu_lines import compact_lines, full_lines, heat_role, machine_lines, memory_line, single_line
-from acrf_tui.panels.header import banner_lines, next_steps
-from acrf_tui.panels.journal import entry_line
+from acrf_tui.panels.header import banner_lines, next_steps, state_span
+from acrf_tui.panels.journal import ICONS, entry_line
 from acrf_tui.panels.progress import bar_line, facts, percent_line, phase_lines, squeeze
 from acrf_tui.panels.sigma_plot import sigma_axis
 from acrf_tui.panels.weight import curve, explain, place, snr, weight
+from acrf_tui.printable import printable
 from acrf_tui.state import Entry, RunState
 
 
@@ -178,3 +180,17 @@ def test_an_ended_run_says_what_happened_and_what_to_do(state: str, error: str, 
         assert part in "\n".join([happened, *commands])
     for row in banner_lines("night", run, 60):
         assert width_of(row) <= 60
+
+
+def test_where_there_is_only_ascii_states_and_entries_are_written_in_it() -> None:
+    assert state_span("running", ASCII)[0] == " RUNNING "
+    for kind in ICONS:
+        assert text_of(entry_line(Entry(START, kind, "said", 3), 60, ASCII)).isascii()
+    assert text_of(bar_line(0.5, 20, "good", ASCII)).isascii()
+
+
+@pytest.mark.parametrize("text", ["plain", "\x1b[31mred", "a\tb", "\udc80", "é 😀", "\u202e"])
+def test_text_of_others_is_shown_and_never_obeyed(text: str) -> None:
+    assert printable(text).isprintable()
+    assert printable(text) == text or "\\" in printable(text)
+    assert printable("a\nb\x07", keep="\n") == "a\nb\\x07"
