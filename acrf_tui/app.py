@@ -16,6 +16,7 @@ from textual.widgets import Static
 
 from acrf_engine import __version__
 from acrf_engine.run.folder import RunError, RunFolder
+from acrf_tui import collector
 from acrf_tui.manners import MannerlyApp
 from acrf_tui.memory import remember, remembered
 from acrf_tui.terminal import (
@@ -39,6 +40,9 @@ __all__ = ["AcrfApp", "AppOptions", "remember", "remembered", "run_app"]
 
 SSH_FRAMES = 15
 """Most repaints a second over SSH."""
+
+SETTLED_S = 3.0
+"""After so many seconds the first screen is drawn, also of a long run on a busy machine."""
 
 
 @dataclass
@@ -121,6 +125,7 @@ class AcrfApp(MannerlyApp):
     def on_mount(self) -> None:
         leave_on_signals(self._leave, self._terminal_modes)
         self.call_after_refresh(self._begin)
+        self.set_timer(SETTLED_S, collector.release)
 
     def _begin(self) -> None:
         """After the first paint: read settings, keys and themes, and open the first screen."""

@@ -13,7 +13,7 @@ from acrf_engine.run.telemetry import TelemetryReader
 
 FREE_AFTER_START = (
     "epochs", "steps", "checkpoint", "preview", "safety", "restarts", "hang_timeout", "on_finish", "on_failure",
-    "memory.device", "data.num_workers",
+    "memory.device", "data.num_workers", "validation.every",
 )  # fmt: skip
 """Config keys, or groups of them, that may differ when a run is resumed; the live settings may differ too."""
 
@@ -40,6 +40,6 @@ def planned_steps(config: RunConfig, folder: RunFolder) -> int:
     """How many optimizer steps the config plans for the run, by the data that its journal names."""
     if config.steps is not None:
         return config.steps
-    plans = [event for event in TelemetryReader(folder.telemetry).history().events if isinstance(event, Plan)]
+    plans = [event for event in TelemetryReader(folder.telemetry).journal() if isinstance(event, Plan)]
     per_epoch = plans[-1].micro_batches_per_epoch if plans else 0
     return math.ceil(config.epochs * per_epoch / config.gradient_accumulation)

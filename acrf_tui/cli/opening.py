@@ -40,6 +40,9 @@ def require_terminal() -> None:
 def open_app(args: argparse.Namespace, folder: RunFolder | None) -> int:
     """Open the app on a run, or at the launchpad. Returns the exit status."""
     require_terminal()
+    from acrf_tui import collector
+
+    collector.hold()
     from acrf_tui.app import AppOptions, run_app
 
     options = AppOptions(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 
 from acrf_tui.charts.lines import Line, LineView, fit, line, wrap
 from acrf_tui.panels import numbers
-from acrf_tui.state import RunState
+
+if TYPE_CHECKING:  # the launchpad shows states too, and needs no run for it
+    from acrf_tui.state import RunState
 
 STATES: dict[str, tuple[str, str]] = {
     "starting": ("◌", "accent"),

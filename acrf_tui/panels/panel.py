@@ -21,6 +21,8 @@ class Panel(Vertical, can_focus=True):
     NUMBER: ClassVar[int] = 0
     """The digit key that focuses this panel."""
     SUBTITLE: ClassVar[str] = ""
+    HELP: ClassVar[str] = ""
+    """What the panel shows and its labels cannot say; the help ends with it."""
     behind: bool = False
     """Something was left for later to save bytes: paint again even when the state stays."""
 
@@ -55,6 +57,7 @@ class Panel(Vertical, can_focus=True):
         doing = {
             "loading": "the model is being loaded",
             "caching": "pictures and captions are being encoded",
+            "validating": "the held-out pictures are being measured",
             "starting": "the worker is starting",
         }.get(phase, "waiting for the first step")
         return f"no steps yet: {doing}"

@@ -46,6 +46,7 @@ def facts(state: RunState, now: float) -> list[list[Fact]]:
         epoch += f" / {epochs:,.0f}" if abs(epochs - round(epochs)) < 0.05 else f" / {epochs:,.1f}"
     seconds = state.step_seconds()
     eta = "paused" if state.state == "paused" else numbers.UNKNOWN if state.ended else numbers.remaining(state.eta())
+    validating = state.validating()
     saved = f"step {state.last_checkpoint.step:,}" if state.last_checkpoint else "none yet"
     return [
         [
@@ -56,7 +57,7 @@ def facts(state: RunState, now: float) -> list[list[Fact]]:
         [
             ("images/s", numbers.significant(state.images_per_second())),
             ("s/step", numbers.significant(seconds)),
-            ("ETA", eta),
+            ("validated", f"{validating.done:,} / {validating.total:,}") if validating else ("ETA", eta),
         ],
         [
             ("micro-batches", numbers.count(micro)),
@@ -129,13 +130,14 @@ class ProgressPanel(Panel):
         shown, phase = self.query_one("#progress-facts"), self.query_one("#progress-phase", LineView)
         if shown.display is not started:
             shown.display, phase.display = started, not started
+        self.behind = started and not self.query_one("#fact-values-0").size.width  # they get their place after this
         if not started:
             phase.show(phase_lines(state, now, phase.size.width))
             return
         # Speeds and totals twitch with every step: once a second is enough to read them.
         latest = (int(now), self.size.width, state.training, state.series_version)
         whole = latest != self._latest
-        self._latest = latest if shown.size.width else None
+        self._latest = None if self.behind else latest
         for index, column in enumerate(facts(state, now)):
             if index and not whole:
                 break

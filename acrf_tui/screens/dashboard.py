@@ -17,8 +17,9 @@ from textual.widgets import Static
 from acrf_engine.run.folder import RunFolder
 from acrf_tui.alerts import Alerts
 from acrf_tui.charts.lines import LineView
+from acrf_tui.charts.view import ChartView
 from acrf_tui.copying import next_command
-from acrf_tui.feed import Answered, Batch, Feed, FeedTrouble, HistoryRead, RunSource, StreamEnded
+from acrf_tui.feed import Answered, Batch, Feed, FeedTrouble, HistoryRead, RunSource, StepsRead, StreamEnded
 from acrf_tui.panels.anchors import AnchorsPanel
 from acrf_tui.panels.gpu import GpuPanel
 from acrf_tui.panels.header import Header, banner_lines
@@ -29,7 +30,7 @@ from acrf_tui.panels.panel import Panel
 from acrf_tui.panels.progress import ProgressPanel
 from acrf_tui.panels.rate import RatePanel
 from acrf_tui.panels.weight import WeightPanel
-from acrf_tui.screens.calm import CalmScreen
+from acrf_tui.screens.curtain import CurtainScreen
 from acrf_tui.screens.dialogs import HelpDialog, KeyHelp, LeaveDialog, RateDialog
 from acrf_tui.state import RunState, describe_ack
 
@@ -46,12 +47,13 @@ def command_binding(key: str, action: str, description: str, id: str, tooltip: s
     return Binding(key, action, description, show=show, id=id, tooltip=tooltip)
 
 
-class DashboardScreen(CalmScreen[str]):
+class DashboardScreen(CurtainScreen[str]):
     """Shows a run and steers it. Dismissed with "detach", "stopped" or "closed"."""
 
     CSS_PATH = "../styles/dashboard.tcss"
     AUTO_FOCUS = "#loss"
     ALLOW_IN_MAXIMIZED_VIEW = "#top, #keys"
+    ESCAPE_TO_MINIMIZE = False  # a crosshair or a filter goes first: `view.restore` comes after the panel's own keys
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 (an instance variable in Screen)
         (0, "-w-tiny"),
         (60, "-w-phone"),
@@ -75,19 +77,21 @@ class DashboardScreen(CalmScreen[str]):
         command_binding("t", "tweak", "Tweak", "run.tweak", "Change lambdas, gamma, jitter or the clip level"),
         command_binding("v", "vram", "Free VRAM", "run.vram", "While paused: give the VRAM back, or take it again"),
         command_binding("z", "zoom", "Zoom", "view.zoom", "Maximise the focused panel, or restore it"),
+        command_binding("escape", "restore", "Restore", "view.restore", "Restore the maximised panel", show=False),
         command_binding("f", "freeze", "Freeze", "view.freeze", "Hold the view still; training goes on"),
         command_binding("slash", "filter", "Filter", "journal.filter", "Filter the journal", show=False),
         command_binding("w", "log", "Log", "view.log", "The worker's log: follow it, filter it", show=False),
         command_binding("q", "leave", "Leave", "app.leave", "Detach, or checkpoint and stop"),
         command_binding("question_mark", "help", "Help", "app.help", "Show the keys that work now"),
         command_binding("g", "log_scale", "Log", "loss.log", "Loss: logarithmic or linear scale", show=False),
-        command_binding("plus,equals_sign", "zoom_loss(1)", "In", "loss.zoom-in", "Loss: the last steps", show=False),
-        command_binding("minus", "zoom_loss(-1)", "Out", "loss.zoom-out", "Loss: more steps", show=False),
+        command_binding("plus,equals_sign", "zoom_loss(1)", "In", "loss.zoom-in", "Charts: fewer steps", show=False),
+        command_binding("minus", "zoom_loss(-1)", "Out", "loss.zoom-out", "Charts: more steps", show=False),
         command_binding("B", "series('loss_balanced')", "Balanced", "loss.balanced", "Loss: balanced", show=False),
         command_binding("R", "series('loss')", "Raw", "loss.raw", "Loss: raw trace", show=False),
         command_binding("C", "series('loss_char')", "Char", "loss.char", "Loss: Charbonnier component", show=False),
         command_binding("O", "series('loss_cos')", "Cos", "loss.cos", "Loss: cosine component", show=False),
         command_binding("F", "series('loss_fft')", "FFT", "loss.fft", "Loss: FFT component", show=False),
+        command_binding("V", "series('validation')", "Validation", "loss.validation", "Loss: validation", show=False),
         *(
             command_binding(
                 str(n), f"panel({n})", f"Panel {n}", f"view.panel-{n}", f"Go to the {name} panel", show=False
@@ -101,14 +105,15 @@ class DashboardScreen(CalmScreen[str]):
         self.source = source
         self.slow = slow
         self.run_state = RunState()
-        self.loss = LossPanel(id="loss")
+        view = ChartView()
+        self.loss = LossPanel(view, id="loss")
         self.panels: list[Panel] = [
             ProgressPanel(id="progress"),
             self.loss,
             AnchorsPanel(id="anchors"),
             GpuPanel(id="gpu"),
             WeightPanel(id="weight"),
-            RatePanel(id="rate"),
+            RatePanel(view, id="rate"),
             JournalPanel(id="journal"),
         ]
         self.frozen = False
@@ -169,6 +174,22 @@ class DashboardScreen(CalmScreen[str]):
         self.run_state.total_steps = self.run_state.total_steps or int(status.get("total_steps") or 0)
         self._feed.taken()
         self._after_events()
+        self._paint_all()
+        self.raise_curtain()
+
+    def _ask_for_detail(self) -> None:
+        """A view into the condensed part of a long run wants its steps in full."""
+        wanted = self.run_state.detail.wanted(*self.loss.chart.view.window())
+        if wanted is not None:
+            self._feed.read_steps(*wanted)
+
+    def on_steps_read(self, message: StepsRead) -> None:
+        """The steps of a view are here."""
+        if message.steps is None:
+            text = f"older steps cannot be read: {message.error}; the charts show them condensed"
+            self.run_state.note("warning", text, time.time(), self.run_state.step)
+            return
+        self.run_state.take_steps(message.first, message.last, message.steps)
         self._paint_all()
 
     def on_batch(self, message: Batch) -> None:
@@ -242,6 +263,7 @@ class DashboardScreen(CalmScreen[str]):
         self._header.frozen = self.frozen
         if self.slow or self._ticks % 2 == 0:
             self._header.paint(self.run_state, now)
+        self._ask_for_detail()
         if self.frozen:
             return
         for index, panel in enumerate(self.panels):
@@ -350,6 +372,11 @@ class DashboardScreen(CalmScreen[str]):
                 self.maximize(panel, container=False)
         self.call_after_refresh(self._paint_all)
 
+    def action_restore(self) -> None:
+        """Restore the maximised panel."""
+        if self.maximized is not None:
+            self.action_zoom()
+
     def action_freeze(self) -> None:
         """Hold the panels still, or let them go on."""
         self.frozen = self._header.frozen = not self.frozen
@@ -387,7 +414,7 @@ class DashboardScreen(CalmScreen[str]):
         self.loss.toggle_log()
 
     def action_zoom_loss(self, levels: int) -> None:
-        """Show fewer or more of the last steps in the loss chart."""
+        """Show fewer or more steps in the charts."""
         self.loss.zoom(levels)
 
     def action_series(self, key: str) -> None:
@@ -403,7 +430,8 @@ class DashboardScreen(CalmScreen[str]):
             if name and name not in keys:
                 key = self.app.get_key_display(one.binding)
                 keys[name] = KeyHelp(key, one.binding.description, one.tooltip, one.enabled)
-        self.app.push_screen(HelpDialog([*keys.values(), KeyHelp("tab", "", "Next panel", True)]))
+        notes = [panel.HELP for panel in self.panels if panel.HELP]
+        self.app.push_screen(HelpDialog([*keys.values(), KeyHelp("tab", "", "Next panel", True)], notes))
 
     def action_leave(self) -> None:
         """Close an ended run at once; ask what becomes of a live one."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.cells import cell_len
 
-from acrf_engine.protocol import ACTIVE_STATES, RESUMABLE_STATES
 from acrf_engine.run.folder import RunError, RunFolder, list_runs
+from acrf_engine.run.states import ACTIVE_STATES, RESUMABLE_STATES
 from acrf_tui.charts.lines import Line, fit
 from acrf_tui.panels import numbers
 from acrf_tui.panels.header import STATES

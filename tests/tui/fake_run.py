@@ -200,6 +200,9 @@ class FakeSource:
     def history(self) -> History:
         return self._history
 
+    def steps(self, first: float, last: float) -> StepColumns:
+        return StepColumns()
+
     def pull(self, after: int, timeout: float) -> list[Event]:
         with self._arrived:
             self._arrived.wait_for(lambda: self._ended or any(e.seq > after for e in self._queue), timeout)

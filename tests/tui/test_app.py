@@ -69,6 +69,13 @@ def test_importing_the_app_loads_nothing_heavy(name: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_launchpad_is_drawn_without_what_only_a_run_needs() -> None:
+    only_a_run = ("acrf_engine.protocol", "acrf_tui.state", "sqlite3")
+    code = f"import sys, acrf_tui.screens.launchpad; print([name for name in {only_a_run!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("name", ["acrf_tui.screens.launchpad", "acrf_tui.screens.new_run", "acrf_tui.commands"])
 def test_importing_its_screens_loads_no_schema_and_no_torch(name: str) -> None:
     code = f"import sys, {name}; print([name for name in {HEAVY!r} if name in sys.modules])"
@@ -251,3 +258,12 @@ def read_until(terminal: int, wanted: bytes, seconds: float) -> bytes:
             except OSError:
                 break
     return found
+
+
+def test_a_started_app_collects_cycles_again_and_leaves_what_it_imported_alone() -> None:
+    code = (
+        "import gc; from acrf_tui import collector; collector.release(); print(gc.isenabled(), gc.get_freeze_count());"
+        "collector.hold(); print(gc.isenabled()); collector.release(); print(gc.isenabled(), gc.get_freeze_count() > 0)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "0", "False", "True", "True"]

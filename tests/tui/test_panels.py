@@ -16,7 +16,8 @@ from acrf_tui.panels.gpu import compact_lines, full_lines, heat_role, machine_li
 from acrf_tui.panels.header import banner_lines, next_steps
 from acrf_tui.panels.journal import entry_line
 from acrf_tui.panels.progress import bar_line, facts, percent_line, phase_lines, squeeze
-from acrf_tui.panels.weight import curve, place, sigma_axis, weight
+from acrf_tui.panels.sigma_plot import sigma_axis
+from acrf_tui.panels.weight import curve, explain, place, snr, weight
 from acrf_tui.state import Entry, RunState
 
 
@@ -124,6 +125,29 @@ def test_the_weight_is_the_papers() -> None:
     assert weight(0.0, 5.0, "min_snr") == 0.1
     assert weight(1.0, 5.0, "min_snr_plus_one") == 0.1
     assert weight(0.5, 5.0, "min_snr_plus_one") == pytest.approx(0.5)
+
+
+def test_the_signal_to_noise_ratio_is_the_papers() -> None:
+    """The table of section 3.1."""
+    found = [snr(t) for t in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    assert found == pytest.approx([81.0, 5.44, 1.0, 0.18, 0.012], rel=0.03)
+    assert math.isfinite(snr(0.0))
+    assert snr(1.0) > 0
+
+
+def test_gamma_zero_switches_the_weighting_off() -> None:
+    assert {weight(sigma, 0.0, "min_snr") for sigma in (0.0, 0.1, 0.9, 1.0)} == {1.0}
+    assert "off" in explain(0.0, "min_snr")
+
+
+@pytest.mark.parametrize("gamma", [1.0, 5.0, 20.0])
+def test_the_explanation_of_the_weight_names_the_sigma_where_it_begins(gamma: float) -> None:
+    edge = 1 / (1 + math.sqrt(gamma))
+    assert f"{edge:.3f}" in explain(gamma, "min_snr")
+    assert weight(edge * 1.01, gamma, "min_snr") == 1.0
+    assert weight(edge * 0.99, gamma, "min_snr") < 1.0
+    plus = [weight(sigma, gamma, "min_snr_plus_one") for sigma in (edge * 0.97, edge, edge * 1.03)]
+    assert max(plus) == plus[1]
 
 
 def test_markers_lie_on_the_curve() -> None:
