@@ -154,7 +154,8 @@ def _conflict(chosen: Mapping[str, tuple[str, ...]], entries: list[KeyEntry]) ->
             if set(one.keys) & set(other.keys) and one.owner is other.owner:
                 continue
             for key in chosen[one.id]:
-                if key in chosen.get(other.id, other.keys):
+                shared = key in one.keys and key in other.keys
+                if key in chosen.get(other.id, other.keys) and not shared:
                     return one.id, key, other.id
     return None
 

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
-
 if TYPE_CHECKING:
     from textual.widget import Widget
 
@@ -74,7 +72,9 @@ class SymbolSet:
         text = text.translate(self.spelling)
         if self.name != "ascii" or text.isascii():
             return text
-        return "".join(char if char.isascii() else "?" * cell_len(char) for char in text)
+        from acrf_tui.ascii import to_ascii
+
+        return to_ascii(text)
 
 
 def _bits(mask: int, values: tuple[int, ...]) -> int:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-from textual.screen import Screen
-
-Result = TypeVar("Result")
+from textual.screen import Screen, ScreenResultType
 
 
-class CalmScreen(Screen[Result]):
+class CalmScreen(Screen[ScreenResultType]):
     """Below a dialog it repaints what changed, once.
 
     Textual 8.2.8 marks a screen below another as dirty again after each of its repaints, all of it: once anything there

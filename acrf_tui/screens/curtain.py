@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from textual.screen import Screen, ScreenResultType
+from textual.screen import ScreenResultType
+
+from acrf_tui.screens.calm import CalmScreen
 
 PATIENCE_S = 1.0
 """After so long a screen is drawn as it is: a history on a slow disk must not look like an app that hangs."""
 
 
-class CurtainScreen(Screen[ScreenResultType]):
+class CurtainScreen(CalmScreen[ScreenResultType]):
     """Lays itself out as any screen, but draws nothing until `raise_curtain`."""
 
     _curtain_down = True

@@ -30,7 +30,6 @@ from acrf_tui.panels.progress import ProgressPanel
 from acrf_tui.panels.rate import RatePanel
 from acrf_tui.panels.weight import WeightPanel
 from acrf_tui.screens.arranged import LEAST_HEIGHT, LEAST_WIDTH, TALL, WIDE, ArrangedScreen
-from acrf_tui.screens.calm import CalmScreen
 from acrf_tui.screens.curtain import CurtainScreen
 from acrf_tui.screens.dashboard_keys import BINDINGS
 from acrf_tui.screens.steering import SteeringScreen
@@ -41,7 +40,7 @@ SLOW_EVERY = {1: 1, 2: 3}
 """Ticks of the slow pace for a panel's usual ones; all others take five."""
 
 
-class DashboardScreen(CurtainScreen[str], CalmScreen[str], SteeringScreen, ArrangedScreen):
+class DashboardScreen(CurtainScreen[str], SteeringScreen, ArrangedScreen):
     """Shows a run and steers it. Dismissed with "detach", "stopped" or "closed"."""
 
     CSS_PATH = "../styles/dashboard.tcss"

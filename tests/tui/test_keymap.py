@@ -131,7 +131,7 @@ def test_two_keys_can_be_swapped() -> None:
 
 
 def test_two_ids_cannot_be_given_one_key() -> None:
-    keymap, wrong = read_keys(written("run.pause: x\nrun.checkpoint: x\n"))
+    keymap, wrong = read_keys(written("run.pause: f9\nrun.checkpoint: f9\n"))
     assert len(keymap) == 1
     assert len(wrong) == 1
 
@@ -139,6 +139,11 @@ def test_two_ids_cannot_be_given_one_key() -> None:
 def test_ids_that_take_turns_on_a_key_do_not_lose_it() -> None:
     """r resumes a stopped run and trains a finished one further."""
     assert read_keys(written("launchpad.resume: e\n"))[0] == {"launchpad.resume": "e", "launchpad.extend": "r"}
+
+
+def test_a_default_may_be_written_down() -> None:
+    text = "".join(f"{entry.id}: [{', '.join(entry.keys)}]\n" for entry in all_entries() if entry.id == "journal.all")
+    assert read_keys(written(text)) == ({"journal.all": "escape"}, [])
 
 
 async def test_a_new_key_works_is_shown_and_leaves_the_old_one_free(home: Path) -> None:
