@@ -14,6 +14,7 @@ import platformdirs
 from acrf_engine.config import RunConfig, dataset_folder
 from acrf_engine.data.buckets import bucket_for
 from acrf_engine.data.errors import printable
+from acrf_engine.data.holdout import choose
 from acrf_engine.data.scan import Scan, scan
 from acrf_engine.model.layout import Checkpoint, ModelError
 from acrf_engine.run.devices import candidates, visible_gpus
@@ -31,6 +32,7 @@ class Report:
     config: str
     model: str
     pictures: int = 0
+    held_out: int = 0
     without_caption: int = 0
     left_out: list[dict[str, str]] = field(default_factory=list)
     buckets: dict[str, int] = field(default_factory=dict)
@@ -68,7 +70,11 @@ def _look_at_data(config: RunConfig, report: Report) -> None:
     report.without_caption = sum(not picture.has_caption_file for picture in found.pictures)
     report.left_out = [{"path": printable(item.path), "reason": item.reason} for item in found.rejected]
     repeats: dict[str, int] = {}
+    held_out = choose(found.pictures, config.validation.holdout, config.seed)
+    report.held_out = len(held_out)
     for picture in found.pictures:
+        if picture.sha256 in held_out:
+            continue
         width, height = bucket_for(picture.width, picture.height, report.resolution)
         name = f"{width}x{height}"
         report.buckets[name] = report.buckets.get(name, 0) + 1
@@ -154,6 +160,11 @@ def _look_at_disk(config: RunConfig, report: Report, runs_dir: Path) -> None:
     report.notes.append(f"latents and captions are cached in {cache}")
 
 
+def _pictures(report: Report) -> str:
+    held_out = f", {report.held_out} of them held out for validation" if report.held_out else ""
+    return f"{report.pictures}{held_out}, {report.without_caption} without caption, {len(report.left_out)} left out"
+
+
 def lines(report: Report) -> list[str]:
     """The report for people."""
 
@@ -162,7 +173,7 @@ def lines(report: Report) -> list[str]:
 
     rows: list[tuple[str, Any]] = [
         ("model", f"{report.model}  ({report.base_parameters / 1e6:,.1f} M parameters)"),
-        ("pictures", f"{report.pictures}, {report.without_caption} without caption, {len(report.left_out)} left out"),
+        ("pictures", _pictures(report)),
         ("buckets", ", ".join(f"{name}: {count}" for name, count in report.buckets.items())),
         ("steps", f"{report.steps:,}  ({report.micro_batches_per_epoch} micro-batches an epoch)"),
         ("LoRA", f"{report.trainable_parameters:,} trainable parameters"),

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from acrf_engine.paths import shown_if_not_utf8
 from acrf_engine.yaml_source import ConfigError, KeyPath, dump_text, load_file, parse_value
 
 TINY_MODEL = "tiny"
@@ -125,6 +126,15 @@ class PreviewConfig(Group):
     """Seed of the noise, the same for every preview."""
 
 
+class ValidationConfig(Group):
+    """The loss on held-out pictures, with the same noise each time: the mean over all anchors, unweighted."""
+
+    holdout: int = Field(0, ge=0, le=10_000)
+    """How many pictures of the data set are never trained on, chosen by content and seed; 0: no validation."""
+    every: int = Field(100, ge=0)
+    """Measure every this many steps, and before the first and after the last; 0: only then."""
+
+
 class CheckpointConfig(Group):
     """Saving."""
 
@@ -208,6 +218,7 @@ class RunConfig(Group):
     optimization: OptimizationConfig = OptimizationConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     preview: PreviewConfig = PreviewConfig()
+    validation: ValidationConfig = ValidationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     memory: MemoryConfig = MemoryConfig()
     safety: SafetyConfig = SafetyConfig()
@@ -226,6 +237,8 @@ class RunConfig(Group):
             raise ValueError("loss.weighting has no effect with snr_gamma 0 (remove it)")
         if self.safety.non_finite == "stop" and self.safety.non_finite_limit != SafetyConfig().non_finite_limit:
             raise ValueError("safety.non_finite_limit has no effect with non_finite 'stop' (remove it)")
+        if self.validation.holdout == 0 and self.validation.every != ValidationConfig().every:
+            raise ValueError("validation.every has no effect with validation.holdout 0 (hold pictures out)")
         if self.jitter_scale == 0 and self.anchors.jitter != "uniform":
             raise ValueError("anchors.jitter has no effect with jitter_scale 0 (remove it)")
         return self
@@ -330,12 +343,8 @@ def _resolve_model(model: str) -> str:
 
 
 def _require_utf8(path: Path, key: str) -> None:
-    if not str(path).isascii():
-        try:
-            str(path).encode()
-        except UnicodeEncodeError:
-            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-            raise _Missing(key, f"{shown}: this path is no valid UTF-8 (rename the folder)") from None
+    if shown := shown_if_not_utf8(path):
+        raise _Missing(key, f"{shown}: this path is no valid UTF-8 (rename the folder)")
 
 
 def _require_pictures(folder: Path) -> None:

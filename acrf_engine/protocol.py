@@ -61,7 +61,10 @@ class StateChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class Plan(Event):
-    """What this run will do, said once when everything is loaded. Sigmas in [0, 1], most noisy first."""
+    """What this run will do, said once when everything is loaded. Sigmas in [0, 1], most noisy first.
+
+    `pictures` are those that it trains on, `held_out` those that it validates on.
+    """
 
     type: ClassVar[str] = "plan"
     model: str
@@ -91,11 +94,12 @@ class Plan(Event):
     lambda_fft: float
     max_grad_norm: float
     versions: dict[str, str]
+    held_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Progress(Event):
-    """Progress of a phase: `phase` is loading, caching, training or saving; `done` of `total` (0: unknown)."""
+    """Progress of a phase: `phase` is loading, caching, saving or validating; `done` of `total` (0: unknown)."""
 
     type: ClassVar[str] = "progress"
     phase: str
@@ -200,6 +204,22 @@ class Preview(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Validation(Event):
+    """The loss on the held-out pictures after `step` updates (0: before the first).
+
+    `losses` holds per anchor the mean over the pictures of the unweighted loss, `loss` is the mean over the anchors:
+    comparable with `loss_balanced` of a step. `seconds` is how long training stood still for it, pauses left out.
+    """
+
+    type: ClassVar[str] = "validation"
+    step: int
+    loss: float
+    losses: list[float]
+    pictures: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint(Event):
     """A checkpoint is durable (after the last fsync). `seconds` is how long training stood still for it."""
 
@@ -285,6 +305,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
         Hardware,
         Memory,
         Preview,
+        Validation,
         Checkpoint,
         WarningEvent,
         ErrorEvent,

@@ -28,10 +28,12 @@ from acrf_engine.protocol import (
     StateChanged,
     Step,
     Stopped,
+    Validation,
     WarningEvent,
 )
 from acrf_tui.detail import Detail
 from acrf_tui.series import AnchorTotals, SeriesColumns
+from acrf_tui.validation_curve import ValidationCurve
 
 if TYPE_CHECKING:
     from acrf_engine.run.columns import StepColumns
@@ -82,6 +84,8 @@ class RunState:
     """Goes up when earlier points of `series` changed, so that charts gather anew."""
     detail: Detail = field(default_factory=Detail)
     """Of a long run the older steps are condensed; this says where, and which of them are there in full."""
+    validation: ValidationCurve = field(default_factory=ValidationCurve.empty)
+    """Steps and losses of the validation, in two columns."""
     anchors: AnchorTotals = field(default_factory=AnchorTotals)
     sigmas: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RECENT_SIGMAS))
     """The last drawn pictures, newest last: sigma and w(sigma)."""
@@ -149,6 +153,12 @@ class RunState:
         else:
             pictures = len(self.last.sigmas) if self.last else 0
         return pictures / self.step_seconds() if pictures else math.nan
+
+    def validating(self) -> Progress | None:
+        """The validation that is under way."""
+        progress = self.progress
+        under_way = progress is not None and progress.phase == "validating" and progress.done < progress.total
+        return progress if under_way and self.state in ("running", "paused") else None
 
     def gamma(self) -> float:
         """gamma of Min-SNR as it is now."""
@@ -258,6 +268,7 @@ class RunState:
                 self.total_steps = event.total_steps
                 self.base_rate = self.settings.get("learning_rate", event.learning_rate)
                 self.anchors.resize(len(event.anchors))
+                self.validation.cut_after(event.start_step)
             case Ack():
                 self._ack(event)
             case Checkpoint():
@@ -265,6 +276,9 @@ class RunState:
                 size = f"{event.bytes / 1e6:,.1f} MB" if event.bytes else ""
                 text = ", ".join(part for part in ("checkpoint saved", size, f"{event.seconds:.2f} s") if part)
                 self.note("checkpoint", text, event.time, event.step)
+            case Validation():
+                self.validation.add(event.step, event.loss)
+                self.note("validation", describe_validation(event), event.time, event.step)
             case Preview():
                 self.note("preview", f"preview of “{event.prompt}”, {event.seconds:.1f} s", event.time, event.step)
             case WarningEvent():
@@ -291,6 +305,8 @@ class RunState:
 
     def _step(self, event: Step) -> None:
         series = self.series
+        if self.validating():  # it failed, and training goes on
+            self.progress = None
         if len(series) and event.step <= series.step[-1]:
             self.detail.cut(series, event.step)
             series.cut(bisect_left(series.step, event.step))
@@ -348,6 +364,13 @@ class RunState:
         if event.command == "preview" and not event.ok and "not" in event.message and "support" in event.message:
             self.preview_refused = True
         self.note("done" if event.ok else "refused", describe_ack(event), event.time, event.step)
+
+
+def describe_validation(event: Validation) -> str:
+    """A validation as one line of the journal."""
+    loss = f"{event.loss:.4f}" if math.isfinite(event.loss) else "NaN"
+    pictures = f"{event.pictures:,} picture{'s' if event.pictures > 1 else ''}"
+    return f"validation {loss} on {pictures}, {event.seconds:.1f} s"
 
 
 def describe_ack(event: Ack) -> str:

@@ -80,9 +80,7 @@ def acrf_micro_step(
 
     # 3. rectified-flow noising, drawn on the CPU so that every device trains on the same noise
     noise_BCHW = torch.randn(latents_BCHW.shape, generator=generator(method.seed, "noise", draw)).to(device)
-    sigma_B111 = sigma_B.to(device).view(-1, 1, 1, 1)
-    x_t_BCHW = sigma_B111 * noise_BCHW + (1 - sigma_B111) * latents_BCHW
-    target_BCHW = noise_BCHW - latents_BCHW
+    x_t_BCHW, target_BCHW = noised(latents_BCHW, noise_BCHW, sigma_B.to(device))
 
     # 4. the model
     prediction_BCHW = velocity(x_t_BCHW, sigma_B.to(device), captions)
@@ -100,3 +98,9 @@ def acrf_micro_step(
         weight_B,
         anchor_B,
     )
+
+
+def noised(latents_BCHW: Tensor, noise_BCHW: Tensor, sigma_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Rectified flow: x_t = sigma noise + (1 - sigma) x0, and the velocity noise - x0 that the model has to predict."""
+    sigma_B111 = sigma_B.view(-1, 1, 1, 1)
+    return sigma_B111 * noise_BCHW + (1 - sigma_B111) * latents_BCHW, noise_BCHW - latents_BCHW

@@ -16,6 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import platformdirs
 
+from acrf_engine.paths import shown_if_not_utf8
 from acrf_engine.run.deaths import boot_id
 from acrf_engine.run.states import ACTIVE_STATES
 
@@ -184,11 +185,8 @@ def _is_a(value: Any, hint: Any) -> bool:
 
 def require_utf8(path: Path, what: str = "run folder") -> None:
     """Raises RunError for a path whose bytes are no UTF-8: LoRA files and events could not name it."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-        raise RunError(f"{shown}: the name of this {what} is no valid UTF-8 (rename it)") from None
+    if shown := shown_if_not_utf8(path):
+        raise RunError(f"{shown}: the name of this {what} is no valid UTF-8 (rename it)")
 
 
 def _why_gone(status: Status) -> str:

@@ -78,9 +78,11 @@ class LinePrinter:
             case "state":
                 return f"{body['state']}{': ' + body['reason'] if body['reason'] else ''}"
             case "plan":
+                held_out = f" ({body['held_out']} more held out)" if body["held_out"] else ""
                 return (
-                    f"{body['pictures']} pictures, {body['total_steps']} steps of {body['gradient_accumulation']} x "
-                    f"{body['batch_size']}, {body['trainable_parameters']:,} trainable parameters on {body['device']}"
+                    f"{body['pictures']} pictures{held_out}, {body['total_steps']} steps of "
+                    f"{body['gradient_accumulation']} x {body['batch_size']}, "
+                    f"{body['trainable_parameters']:,} trainable parameters on {body['device']}"
                 )
             case "progress":
                 phase = f"{body['phase']}: {body['detail']}"
@@ -98,6 +100,8 @@ class LinePrinter:
                 return (
                     f"checkpoint of step {body['step']} saved in {body['seconds']:.2f} s ({body['bytes'] / 1e6:.1f} MB)"
                 )
+            case "validation":
+                return _validation_line(body)
             case "preview":
                 return f"preview: {body['path']}"
             case "warning":
@@ -121,6 +125,12 @@ def _step_line(body: dict[str, Any]) -> str:
         f"step {body['step']}/{body['total_steps']}  loss {loss}  balanced {balanced}  "
         f"lr {body['lr']:.2e}  {body['step_time_s']:.2f} s/step"
     )
+
+
+def _validation_line(body: dict[str, Any]) -> str:
+    loss = "NaN" if body["loss"] is None else f"{body['loss']:.4f}"
+    pictures = f"{body['pictures']} picture{'s' if body['pictures'] > 1 else ''}"
+    return f"validation at step {body['step']}: loss {loss} on {pictures}, {body['seconds']:.1f} s"
 
 
 def _print(stream: TextIO, line: str) -> TextIO | None:

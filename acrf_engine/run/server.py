@@ -104,24 +104,12 @@ class Server:
                 wait = float(request.get("wait", 0.0))
                 if not math.isfinite(wait):
                     raise ValueError(f"wait {wait}")
-                return self._pull(int(request.get("after", 0)), min(wait, MAX_WAIT_S), int(request.get("max", 500)))
+                after, limit = int(request.get("after", 0)), int(request.get("max", 500))
+                return supervisor.stream.pull(after, min(wait, MAX_WAIT_S), limit)
             case "command":
                 return self._command(str(request["name"]), dict(request.get("args") or {}))
             case other:
                 return {"error": f"unknown request {other!r}"}
-
-    def _pull(self, after: int, wait: float, limit: int) -> dict[str, Any]:
-        supervisor = self._supervisor
-        with supervisor.arrived:
-            supervisor.arrived.wait_for(lambda: supervisor.seq > after or supervisor.ended, wait)
-            oldest = supervisor.ring[0]["seq"] if supervisor.ring else supervisor.seq + 1
-            if after + 1 < oldest:
-                return {"gap": oldest, "events": [], "ended": supervisor.ended}
-            # seq is dense, so the ring's first wanted event can be found by counting.
-            skip = max(0, after + 1 - oldest)
-            events = list(itertools.islice(supervisor.ring, skip, skip + limit))
-            ended = supervisor.ended and (not events or events[-1]["seq"] == supervisor.seq)
-            return {"events": events, "ended": ended}
 
     def _command(self, name: str, args: dict[str, Any]) -> dict[str, Any]:
         supervisor = self._supervisor
@@ -130,13 +118,7 @@ class Server:
         identity = f"c{next(self._numbers)}-{os.urandom(3).hex()}"
         supervisor.send(Command(name, identity, args))
         attempt = supervisor.status.attempt
-
-        def answered() -> bool:
-            return identity in supervisor.acks or supervisor.ended or supervisor.status.attempt != attempt
-
-        with supervisor.arrived:
-            supervisor.arrived.wait_for(answered, ACK_PATIENCE_S)
-            ack = supervisor.acks.pop(identity, None)
+        ack = supervisor.stream.await_ack(identity, lambda: supervisor.status.attempt != attempt, ACK_PATIENCE_S)
         if ack is None:
             return {"error": "the worker ended before the command took effect"}
         return {"ack": ack}

@@ -9,26 +9,20 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import math
 import multiprocessing
 import multiprocessing.process
 import os
 import queue
 import signal
-import sqlite3
 import sys
 import threading
 import time
 import traceback
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from acrf_engine.protocol import (
-    LAST_EVENTS,
     Ack,
     Command,
-    Event,
     Failed,
     StateChanged,
     Stopped,
@@ -41,12 +35,14 @@ from acrf_engine.run.admission import Admission
 from acrf_engine.run.deaths import count_oom_kills, describe_exit, process_token, wait_for_orphan
 from acrf_engine.run.devices import VISIBLE, Gpu, visible_gpus
 from acrf_engine.run.folder import RunError, RunFolder
+from acrf_engine.run.hang import Pace
 from acrf_engine.run.hardware import GpuReader, sample
 from acrf_engine.run.link import QUEUE_EVENTS
 from acrf_engine.run.logout import ends_at_logout
 from acrf_engine.run.policy import read_policy, run_hook
 from acrf_engine.run.server import Server
-from acrf_engine.run.telemetry import TelemetryWriter
+from acrf_engine.run.status_file import StatusFile
+from acrf_engine.run.stream import EventStream
 
 WORKER_ENTRY = "acrf_engine.training.worker"
 """Named, not imported: only the worker's own process may load torch."""
@@ -54,11 +50,8 @@ WORKER_ENTRY = "acrf_engine.training.worker"
 STATUS_PERIOD_S = 0.25
 HARDWARE_PERIOD_S = 1.0
 LINGER_S = 2.0
-RING_EVENTS = 4096
 MAX_BACKOFF_S = 60.0
-HANG_WARNING_S = 120.0
 LINE_PERIOD_S = 0.5
-GONE_PATIENCE_S = 5.0
 DRIVER_PATIENCE_S = 10.0
 
 log = logging.getLogger("acrf.supervisor")
@@ -70,19 +63,13 @@ def enter_worker(run_folder: str, events: Any, commands: Any, supervisor_pid: in
 
 
 class Supervisor:
-    """One attempt at a run, from the worker's start to its end. `arrived` guards everything that threads share."""
+    """A run's attempts, from the start of the first worker to the end of the last. `_commanding` guards `commands`."""
 
     def __init__(self, folder: RunFolder, when_busy: str = "") -> None:
         self.folder = folder
         self.when_busy = when_busy
         self.status = folder.recorded_status()
-        self.telemetry = TelemetryWriter(folder.telemetry)
-        self.seq = self.telemetry.last_seq()
-        self.ring: deque[dict[str, Any]] = deque(maxlen=RING_EVENTS)
-        self.arrived = threading.Condition()
-        self.acks: dict[str, dict[str, Any]] = {}
-        self.ended = False
-        self._concluded = False
+        self.stream = EventStream(folder.telemetry)
         self._outcome: dict[str, Any] | None = None
         self.policy = read_policy(folder)
         self._spawn = multiprocessing.get_context("spawn")
@@ -97,20 +84,15 @@ class Supervisor:
         self._admission: Admission | None = None
         self._started = time.monotonic()
         self._elapsed_before = self.status.elapsed_s
-        self._step_times: deque[float] = deque(maxlen=50)
         self._stop_asked = threading.Event()
+        self._commanding = threading.Lock()
         self._waits = False
         """Whether commands are answered here: in the line for a device, and before a restart."""
         self._woken = threading.Event()
         self._go_now = False
-        self._said: set[str] = set()
-        self._untold: deque[str] = deque()
-        """What to warn of at the next turn of the loop: a failed store must not store its own warning."""
-        self._last_sign = time.monotonic()
-        self._hang_warned = False
+        self._pace = Pace()
         self._hung = ""
-        self._home = os.stat(folder.path).st_ino
-        self._gone_since = math.inf
+        self._status_file = StatusFile(folder, self.stream.say_once)
 
     def run(self) -> int:
         """Supervise until the worker has ended. Returns 0, or 1 where the run failed or was interrupted."""
@@ -126,7 +108,7 @@ class Supervisor:
         self.folder.write_status(self.status)
         threading.Thread(target=self._watch_hardware, name="hardware", daemon=True).start()
         if remedy := ends_at_logout():
-            self.emit(WarningEvent(remedy, self.status.step))
+            self._warn(remedy)
         try:
             last = self._get_device() or self._attempt()
             while self._try_again(last):
@@ -136,10 +118,7 @@ class Supervisor:
         finally:
             if self._admission is not None:
                 self._admission.leave()
-            with self.arrived:
-                self.ended = True
-                self.arrived.notify_all()
-            self._store(self.telemetry.close)
+            self.stream.end()
             server.drain(LINGER_S)
             server.close()
         return 0 if self.status.state in ("finished", "stopped") else 1
@@ -154,14 +133,14 @@ class Supervisor:
             if self._stop_asked.is_set() and not stop_sent:
                 stop_sent = True
                 self.send(Command("stop", "supervisor-signal"))
-            while self._untold:
-                self.emit(WarningEvent(clip_text(f"{self._untold.popleft()}; the run goes on"), self.status.step))
+            for message in self.stream.untold():
+                self._warn(f"{message}; the run goes on")
+            self._watch_for_hang(worker)
             now = time.monotonic()
-            self._watch_for_hang(worker, now)
             if now >= next_status:
                 self.status.elapsed_s = self._elapsed()
                 self._write_status()
-                self._store(self.telemetry.commit)
+                self.stream.commit()
                 next_status = now + STATUS_PERIOD_S
 
     def _elapsed(self) -> float:
@@ -170,43 +149,20 @@ class Supervisor:
     def _watch_hardware(self) -> None:
         # In a thread of its own: a driver that hangs must not hold up the run.
         reader = GpuReader()
-        while not self.ended:
+        while not self.stream.ended:
             if self.status.worker_pid is None:
                 try:
                     self._gpus = visible_gpus(reader)
                 except Exception:  # an odd driver costs the choice of the card, not the run
                     log.exception("the GPUs cannot be listed")
                 self._surveyed.set()
-            self.emit(sample(reader, self.status.worker_pid, self._elapsed()))
+            self.stream.emit(sample(reader, self.status.worker_pid, self._elapsed()))
             time.sleep(HARDWARE_PERIOD_S)
 
     def _write_status(self) -> None:
-        try:
-            if os.stat(self.folder.path).st_ino != self._home:
-                raise FileNotFoundError("the run folder was removed and made anew")  # its status is another run's
-            self.folder.write_status(self.status)
-            self._gone_since = math.inf
-        except FileNotFoundError as error:
-            self._say_once(f"the run folder is gone: {error}")
-            self._gone_since = min(self._gone_since, time.monotonic())
-            if time.monotonic() - self._gone_since > GONE_PATIENCE_S:
-                self._ask_to_stop()  # nothing that this run learns can be saved any more
-        except OSError as error:
-            self._say_once(f"status.json cannot be written: {error}")
-
-    def _store(self, write: Callable[[], None]) -> None:
-        try:
-            with self.arrived:
-                write()
-        except (sqlite3.Error, ValueError) as error:
-            self._say_once(f"telemetry cannot be written: {error}")
-
-    def _say_once(self, message: str) -> None:
-        # A full disk costs history, never the training.
-        if message not in self._said:
-            self._said.add(message)
-            log.error("%s; the run goes on", message)
-            self._untold.append(message)
+        self._status_file.write(self.status)
+        if self._status_file.lost:
+            self._ask_to_stop()
 
     def _take(self, wait_s: float) -> int:
         """Store what the worker has said; returns how many events came."""
@@ -224,15 +180,13 @@ class Supervisor:
 
     def _receive(self, body: dict[str, Any]) -> None:
         kind = body["type"]
-        self._last_sign = time.monotonic()
-        self._hang_warned = False
+        self._pace.sign()
         if kind == "step":
             self.status.step = body["step"]
             self.status.total_steps = body["total_steps"]
             self.status.loss = body["loss"]
-            self._step_times.append(body["step_time_s"])
-            ordered = sorted(self._step_times)
-            self.status.eta_s = ordered[len(ordered) // 2] * (body["total_steps"] - body["step"])
+            self._pace.step(body["step_time_s"])
+            self.status.eta_s = self._pace.usual_s * (body["total_steps"] - body["step"])
         elif kind == "state":
             self.status.state = body["state"]
             self.status.step = body["step"]
@@ -247,28 +201,18 @@ class Supervisor:
         elif kind in ("finished", "stopped", "failed"):
             self._outcome = body
             return  # the last event is emitted when the process has ended too
-        self._publish(body)
+        self.stream.publish(body)
 
-    def emit(self, event: Event) -> None:
-        self._publish(to_wire(event))
+    def _warn(self, message: str) -> None:
+        self.stream.emit(WarningEvent(clip_text(message), self.status.step))
 
-    def _publish(self, body: dict[str, Any]) -> None:
-        with self.arrived:
-            if self.ended or self._concluded:
-                return
-            self._concluded = body["type"] in LAST_EVENTS
-            self.seq += 1
-            body["seq"] = self.seq
-            body["time"] = time.time()
-            self._store(lambda: self.telemetry.record(body))
-            self.ring.append(body)
-            if body["type"] == "ack":
-                self.acks[body["id"]] = body
-            self.arrived.notify_all()
+    def _tell_state(self, reason: str = "", *, waiting: bool = False) -> None:
+        now = self.status
+        self.stream.emit(StateChanged(now.state, now.step, now.total_steps, reason, now.attempt, waiting))
 
     def send(self, command: Command) -> None:
         """Hand a command to the worker, which acts at the next step boundary. Without a worker, answer it here."""
-        with self.arrived:
+        with self._commanding:
             if not self._waits:
                 self.commands.put({"name": command.name, "id": command.id, "args": command.args})
                 return
@@ -277,7 +221,7 @@ class Supervisor:
             message = "cancelled before the worker started"
         elif command.name != "resume":
             ok, message = False, "there is no worker yet (resume starts it now, stop cancels)"
-        self.emit(Ack(command.id, command.name, ok, self.status.step, message))
+        self.stream.emit(Ack(command.id, command.name, ok, self.status.step, message))
         if command.name == "stop":
             self._ask_to_stop()
         elif ok:
@@ -296,7 +240,7 @@ class Supervisor:
         The GPU is the first free one, else the one that is free first; the worker sees no other.
         """
         if not self._surveyed.wait(DRIVER_PATIENCE_S):
-            self.emit(WarningEvent("the GPU driver does not answer: the run takes the GPU that torch gives it"))
+            self.stream.emit(WarningEvent("the GPU driver does not answer: the run takes the GPU that torch gives it"))
             return None
         try:
             admission = Admission(self.folder, self.policy.device, self.when_busy, self._gpus)
@@ -310,7 +254,7 @@ class Supervisor:
             self.status.extra["device"] = gpu.title
             now = next((one for one in self._gpus if one.uuid == gpu.uuid), gpu)  # it may have waited for long
             if now.others:
-                self.emit(WarningEvent(clip_text(now.others), self.status.step))
+                self._warn(now.others)
         return None
 
     def _wait_in_line(self, admission: Admission) -> bool:
@@ -329,18 +273,18 @@ class Supervisor:
                 reason = f"waiting for {admission.names}: {turn.behind} uses it{ahead}"
                 status.extra["waiting"] = {"for": admission.names, "number": turn.number, "behind": turn.behind}
                 self._answer_commands(True)
-                self.emit(StateChanged("starting", status.step, status.total_steps, reason, status.attempt, True))
+                self._tell_state(reason, waiting=True)
             self._started = time.monotonic()  # waiting is not elapsed time
             self._write_status()
             self._woken.wait(LINE_PERIOD_S)
         if status.extra.pop("waiting", None) and admission.device:
             self._answer_commands(False)
             reason = "not waiting any longer" if self._go_now else "its turn has come"
-            self.emit(StateChanged("starting", status.step, status.total_steps, reason, status.attempt))
+            self._tell_state(reason)
         return bool(admission.device)
 
     def _answer_commands(self, here: bool) -> None:
-        with self.arrived:
+        with self._commanding:
             self._waits = here
 
     def _enter_attempt(self) -> None:
@@ -358,7 +302,7 @@ class Supervisor:
 
     def _attempt(self) -> dict[str, Any]:
         """Start a worker and follow it to its end. Returns its last event, or one that says how it died."""
-        self.emit(StateChanged("starting", self.status.step, self.status.total_steps, attempt=self.status.attempt))
+        self._tell_state()
         oom_kills = count_oom_kills()
         worker = self._spawn.Process(
             target=enter_worker,
@@ -369,7 +313,7 @@ class Supervisor:
         self.status.worker_pid = worker.pid
         self.status.start_token = process_token(worker.pid)
         self._write_status()  # at once: a resume after our death must know whom to wait for
-        self._last_sign = time.monotonic()
+        self._pace.begin()
         self._follow(worker)
         worker.join()
         self.status.worker_pid = None
@@ -390,28 +334,17 @@ class Supervisor:
         wait_s = min(2.0**self._restarts, MAX_BACKOFF_S)
         self._woken.clear()
         self._answer_commands(True)
-        self.emit(
-            WarningEvent(
-                clip_text(
-                    f"{last['error']}; starting again in {wait_s:.0f} s ({self._restarts} of {self.policy.restarts})"
-                ),
-                self.status.step,
-            )
-        )
+        self._warn(f"{last['error']}; starting again in {wait_s:.0f} s ({self._restarts} of {self.policy.restarts})")
         if not self._stop_asked.is_set():
             self._woken.wait(wait_s)  # `resume` and `stop` cut it short
         return not self._stop_asked.is_set()
 
-    def _watch_for_hang(self, worker: multiprocessing.process.BaseProcess, now: float) -> None:
-        if self.status.state != "running" or not self._step_times:
+    def _watch_for_hang(self, worker: multiprocessing.process.BaseProcess) -> None:
+        if self.status.state != "running":
             return
-        silence = now - self._last_sign
-        usual = sorted(self._step_times)[len(self._step_times) // 2]
-        if silence > max(HANG_WARNING_S, 20 * usual) and not self._hang_warned:
-            self._hang_warned = True
-            self.emit(
-                WarningEvent(f"no step for {silence:.0f} s: the worker may hang (see worker.log)", self.status.step)
-            )
+        silence = self._pace.silence_s()
+        if self._pace.warn_of(silence):
+            self._warn(f"no step for {silence:.0f} s: the worker may hang (see worker.log)")
         if self.policy.hang_timeout and silence > self.policy.hang_timeout:
             self._hung = f"the worker was killed: no sign of life for {silence:.0f} s (hang_timeout); see worker.log"
             log.error(self._hung)
@@ -426,19 +359,9 @@ class Supervisor:
             self.status.state = last["type"]
             self.status.step = last["step"]
         self.status.elapsed_s = self._elapsed()
-        self._publish(
-            to_wire(
-                StateChanged(
-                    self.status.state,
-                    self.status.step,
-                    self.status.total_steps,
-                    self.status.error or "",
-                    self.status.attempt,
-                )
-            )
-        )
-        self._publish(last)
-        self._store(self.telemetry.commit)
+        self._tell_state(self.status.error or "")
+        self.stream.publish(last)
+        self.stream.commit()
         self.status.extra["exit_kind"] = last.get("kind", "")
         self.status.supervisor_pid = None
         self._write_status()

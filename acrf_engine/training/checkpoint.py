@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,24 +111,15 @@ def _replace(temporary: Path, target: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
-def newest(
-    folder: Path,
-    require: Callable[[Path, Snapshot], Any] | None = None,
-    tell: Callable[[str], None] = log.warning,
-) -> tuple[Path, Snapshot] | None:
-    """The newest checkpoint that verifies, read; None where there is none. `tell` is told of each broken one.
-
-    `require` raises CheckpointError for one that verifies and still lacks something.
-    """
+def verified(folder: Path, tell: Callable[[str], None] = log.warning) -> Iterator[tuple[Path, Snapshot]]:
+    """Read the checkpoints that verify, newest first. `tell` is told of each broken one."""
     for path in reversed(in_place(folder)):
         try:
             snapshot = read(path)
-            if require is not None:
-                require(path, snapshot)
-            return path, snapshot
         except CheckpointError as error:
             tell(f"{error}; trying the one before")
-    return None
+        else:
+            yield path, snapshot
 
 
 def read(path: Path) -> Snapshot:

@@ -1,10 +1,53 @@
-"""The environment that a run needs to repeat bit for bit."""
+"""What a run needs to go on bit for bit: its own config, data and anchors, and the environment that it began in."""
 
 from __future__ import annotations
 
 import platform
 
 import torch
+
+from acrf_engine.config import RunConfig
+from acrf_engine.protocol import WarningEvent
+from acrf_engine.run.changes import changed_keys
+from acrf_engine.run.folder import RunFolder
+from acrf_engine.training.checkpoint import CheckpointError
+from acrf_engine.training.preparation import Prepared, Report
+from acrf_engine.training.saved_state import Saved
+
+
+class MismatchError(CheckpointError):
+    """A run cannot be resumed: its config or data are not those it began with; the message names what changed."""
+
+
+def require_same_run(saved: Saved, config: RunConfig, folder: RunFolder, prepared: Prepared, report: Report) -> None:
+    """Raises MismatchError, by name, where config, data or anchors are not those of the checkpoint.
+
+    Another environment is only warned of.
+    """
+    name, state = saved.path.name, saved.state
+    if changed := changed_keys(state.run_config(), config):
+        raise MismatchError(
+            f"{folder.config}: {', '.join(changed)} changed since {name}; a resumed run must go on as it "
+            "began (undo the change, or start a new run)"
+        )
+    if state.dataset != prepared.dataset.fingerprint:
+        raise MismatchError(
+            f"the pictures or captions changed since {name}; a resumed run must see the same data "
+            "(restore them, or start a new run)"
+        )
+    if state.anchors != prepared.method.anchors_K.tolist():
+        raise MismatchError(
+            f"the anchors changed since {name}: the model's scheduler, or the installed diffusers, is another "
+            "one (bring the former one back, or start a new run)"
+        )
+    if state.environment != environment():
+        report(
+            WarningEvent(
+                f"resumed from {name} in another environment (library versions or device differ): "
+                "the run goes on, but not bit for bit",
+                state.step,
+            )
+        )
 
 
 def environment() -> dict[str, str]:

@@ -42,6 +42,7 @@ def plan_event(trainer: Trainer) -> Plan:
         lambda_fft=trainer.settings.lambda_fft,
         max_grad_norm=trainer.settings.max_grad_norm,
         versions=environment(),
+        held_out=len(prepared.held_out.examples),
     )
 
 

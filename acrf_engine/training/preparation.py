@@ -14,6 +14,7 @@ from acrf_engine.config import RunConfig, dataset_folder
 from acrf_engine.data.batches import BatchPlan
 from acrf_engine.data.cache import Cache, CachedDataset, fill
 from acrf_engine.data.errors import printable
+from acrf_engine.data.holdout import choose, split
 from acrf_engine.data.scan import scan
 from acrf_engine.method.anchors import pipeline_anchors, scheduler_anchors
 from acrf_engine.method.losses import Lambdas
@@ -48,6 +49,8 @@ class Prepared:
     trainable: list[nn.Parameter]
     modules: list[str]
     dataset: CachedDataset
+    held_out: CachedDataset
+    """What is validated on, and never trained on; often empty."""
     plan: BatchPlan
     method: Method
     device: torch.device
@@ -67,7 +70,7 @@ def prepare(config: RunConfig, report: Report, pulse: Pulse) -> Prepared:
     dtype = choose_dtype(config.memory.dtype, device)
     checkpoint = Checkpoint(config.model)
     resolution = checkpoint.native_resolution() if config.resolution == "auto" else config.resolution
-    dataset, prompts = cache_data(config, checkpoint, resolution, device, dtype, report, pulse)
+    dataset, held_out, prompts = cache_data(config, checkpoint, resolution, device, dtype, report, pulse)
     free_memory()
 
     report(Progress("loading", 0, 0, "loading the transformer"))
@@ -91,6 +94,7 @@ def prepare(config: RunConfig, report: Report, pulse: Pulse) -> Prepared:
         trainable,
         modules,
         dataset,
+        held_out,
         plan,
         make_method(config, checkpoint, plan, resolution),
         device,
@@ -108,8 +112,11 @@ def cache_data(
     dtype: torch.dtype,
     report: Report,
     pulse: Pulse,
-) -> tuple[CachedDataset, list[str]]:
-    """The data set with its latents and embeddings, and the prompts that previews will draw."""
+) -> tuple[CachedDataset, CachedDataset, list[str]]:
+    """What to train on and what to validate on, with latents and embeddings, and the prompts that previews will draw.
+
+    Raises DataError, before anything is encoded, where nothing would be left to train on.
+    """
 
     def progress(phase: str) -> Callable[[int, int, str], None]:
         def say(done: int, total: int, what: str) -> None:
@@ -122,6 +129,7 @@ def cache_data(
     found = scan(sources, config.trigger, progress("caching"))
     for rejected in found.rejected:
         report(WarningEvent(f"left out: {printable(rejected.path)}: {rejected.reason}"))
+    held_out = choose(found.pictures, config.validation.holdout, config.seed)
     prompts = config.preview.prompts or [found.pictures[0].caption]
     dataset = fill(
         found,
@@ -133,7 +141,7 @@ def cache_data(
         prompts,
         config.data.flip,
     )
-    return dataset, prompts
+    return *split(dataset, held_out), prompts
 
 
 def make_method(config: RunConfig, checkpoint: Checkpoint, plan: BatchPlan, resolution: int) -> Method:

@@ -38,7 +38,9 @@ from acrf_engine.training.plan import memory_event
 from acrf_engine.training.preparation import Report
 from acrf_engine.training.previews import draw_previews
 from acrf_engine.training.recovery import OutOfMemory, Recovery
-from acrf_engine.training.trainer import Settings, Trainer
+from acrf_engine.training.saved_state import Settings
+from acrf_engine.training.trainer import Trainer
+from acrf_engine.training.validation import Validator
 from acrf_engine.yaml_source import ConfigError
 
 log = logging.getLogger("acrf.worker")
@@ -73,6 +75,7 @@ class Session:
         self._waiting = waiting
         self._retry_at = math.inf
         self._script = read_script(trainer.folder)
+        self._validator = Validator(trainer)
 
     def run(self) -> Event:
         """Train to the end. Returns the last event; raises Orphaned after a last checkpoint."""
@@ -117,6 +120,7 @@ class Session:
         trainer, config = self.trainer, self.trainer.config
         recovery = Recovery(trainer, config.safety, self.report)
         next_memory = 0.0
+        self._validate()
         while trainer.step < trainer.total_steps:
             self._obey()
             self._follow_script()
@@ -133,6 +137,7 @@ class Session:
                 self._checkpoint_or_warn()
             if (every := config.preview.every) and trainer.step % every == 0:
                 self._preview()
+            self._validate()
             if time.monotonic() > next_memory:
                 next_memory = time.monotonic() + MEMORY_PERIOD_S
                 if (memory := memory_event(trainer.prepared.device)) is not None:
@@ -313,6 +318,23 @@ class Session:
         for preview in drawn:
             self.report(preview)
         return len(drawn)
+
+    def _validate(self) -> None:
+        """Measure the held-out pictures where that is due. Commands act in between; a stop abandons the measure."""
+        if not self._validator.due:
+            return
+        try:
+            measured = self._validator.measure(self._obey)
+        except (StopAsked, Orphaned):
+            raise
+        except Exception as error:
+            log.exception("validation")
+            self.report(WarningEvent(clip_text(f"validation failed, training goes on: {error}"), self.trainer.step))
+            return
+        self.report(measured)
+        if not math.isfinite(measured.loss):
+            message = "the validation loss is not finite: the weights give NaN or infinite numbers on held-out pictures"
+            self.report(WarningEvent(message, measured.step))
 
     def enter(self, state: str, reason: str = "") -> None:
         """Tell the state that the run is in now."""

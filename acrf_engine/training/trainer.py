@@ -8,18 +8,14 @@ between steps.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
 from accelerate import Accelerator
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from acrf_engine.config import RunConfig
@@ -30,13 +26,15 @@ from acrf_engine.method.step import MicroStep, acrf_micro_step
 from acrf_engine.model import lora
 from acrf_engine.model.zimage import velocity
 from acrf_engine.protocol import Checkpoint, Step, WarningEvent, clip_text
-from acrf_engine.run.changes import changed_keys
 from acrf_engine.run.folder import RunFolder
 from acrf_engine.training import checkpoint as checkpoints
+from acrf_engine.training import saved_state
 from acrf_engine.training.balance import AnchorBalance
-from acrf_engine.training.identity import environment
+from acrf_engine.training.identity import environment, require_same_run
+from acrf_engine.training.measured import Measured
 from acrf_engine.training.optim import Ramp, learning_rate, make_optimizer
 from acrf_engine.training.preparation import Prepared, Report, to_device
+from acrf_engine.training.saved_state import Saved, SavedState, Settings
 
 if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
@@ -44,69 +42,6 @@ if TYPE_CHECKING:
 
 class NonFinite(Exception):
     """A loss or gradient is NaN or infinite; the message says at which step, where, and in which pictures."""
-
-
-class MismatchError(checkpoints.CheckpointError):
-    """A run cannot be resumed: its config or data are not those it began with; the message names what changed."""
-
-
-@dataclass
-class Settings:
-    """The values that may be changed while a run goes on."""
-
-    learning_rate: float
-    max_grad_norm: float
-    snr_gamma: float
-    jitter_scale: float
-    lambda_char: float
-    lambda_cos: float
-    lambda_fft: float
-
-    @classmethod
-    def of(cls, config: RunConfig) -> Settings:
-        return cls(
-            config.learning_rate,
-            config.optimization.max_grad_norm,
-            config.snr_gamma,
-            config.jitter_scale,
-            config.loss.lambda_char,
-            config.loss.lambda_cos,
-            config.loss.lambda_fft,
-        )
-
-
-@dataclass(frozen=True)
-class SavedState:
-    """`state` of a checkpoint: position, what was set live, and what a resumed run is held against."""
-
-    step: int
-    micro_step: int
-    settings: Settings
-    ramp: Ramp | None
-    balance: AnchorBalance
-    anchors: list[float]
-    config: dict[str, Any]
-    dataset: str
-    environment: dict[str, str]
-
-    @classmethod
-    def of(cls, path: Path, snapshot: checkpoints.Snapshot) -> SavedState:
-        """The state of a checkpoint that lacks nothing; raises CheckpointError naming what is missing."""
-        try:
-            saved: SavedState = _SAVED_STATE.validate_python(snapshot.state)
-            averaged = saved.run_config().optimization.ema_decay > 0
-        except ValidationError as error:
-            names = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
-            raise checkpoints.CheckpointError(f"{path}: incomplete: no good {names} in {checkpoints.STATE}") from error
-        if averaged and snapshot.ema is None:
-            raise checkpoints.CheckpointError(f"{path}: incomplete: {checkpoints.EMA} is missing")
-        return saved
-
-    def run_config(self) -> RunConfig:
-        return RunConfig.model_validate(self.config, strict=False)
-
-
-_SAVED_STATE = TypeAdapter(SavedState)
 
 
 class Trainer:
@@ -142,12 +77,11 @@ class Trainer:
         checkpoints.clean(folder.checkpoints)
         for unfinished in folder.lora.glob(f".{folder.name}*.tmp"):  # what a killed writer left
             unfinished.unlink(missing_ok=True)
-        if (found := checkpoints.newest(folder.checkpoints, SavedState.of, self._warn)) is not None:
-            path, snapshot = found
-            saved = SavedState.of(path, snapshot)
-            self._check_identity(path, saved)
-            self._restore(snapshot)
-            self._keep_live_settings(saved)
+        if (saved := saved_state.newest(folder.checkpoints, self._warn)) is not None:
+            require_same_run(saved, config, folder, prepared, report)
+            self._restore(saved)
+            given = {key.rpartition(".")[2] for key in folder.read_given_keys()}
+            self.settings, self.ramp = saved.state.settings_for(config, given)
         elif unusable := checkpoints.in_place(folder.checkpoints):
             raise checkpoints.CheckpointError(
                 f"{folder.checkpoints}: none of the {len(unusable)} checkpoints can be used, the warnings say why "
@@ -159,7 +93,7 @@ class Trainer:
     def train_step(self) -> Step:
         """One optimizer update. Raises NonFinite, with nothing updated, where a loss or the gradient is not finite."""
         started = time.perf_counter()
-        self._apply_settings()
+        self.apply_settings()
         accumulation = self.config.gradient_accumulation
         micros: list[MicroStep] = []
         pictures: list[int] = []
@@ -176,7 +110,7 @@ class Trainer:
 
         limit = self.settings.max_grad_norm or math.inf
         grad_norm = self.accelerator.clip_grad_norm_(self.prepared.trainable, limit)
-        measured = _Measured.of(micros, grad_norm)  # the step's only wait for the device
+        measured = Measured.of(micros, grad_norm)  # the step's only wait for the device
         self._require_finite(measured, pictures)
         rate = learning_rate(self.config, self.peak_rate(), self.step, self.total_steps)
         for group in self.optimizer.param_groups:
@@ -235,24 +169,15 @@ class Trainer:
         device = self.prepared.device
         return Batch(batch.latents_BCHW.to(device), to_device(batch.captions, device), batch.indices)
 
-    def _apply_settings(self) -> None:
+    def apply_settings(self) -> None:
+        """Let the method work with the settings as they are now."""
         settings = self.settings
         self.method.snr_gamma = settings.snr_gamma
         self.method.jitter_scale = settings.jitter_scale
         self.method.lambdas = Lambdas(settings.lambda_char, settings.lambda_cos, settings.lambda_fft)
 
-    def _require_finite(self, measured: _Measured, pictures: list[int]) -> None:
-        bad = [
-            f"{name} is {value}"
-            for name, value in (
-                ("loss", measured.loss),
-                ("Char", measured.char),
-                ("Cos", measured.cos),
-                ("FFT", measured.fft),
-                ("gradient norm", measured.grad_norm),
-            )
-            if not math.isfinite(value)
-        ]
+    def _require_finite(self, measured: Measured, pictures: list[int]) -> None:
+        bad = measured.non_finite()
         if not bad:
             return
         self.forget_gradients()
@@ -281,7 +206,7 @@ class Trainer:
         path, size = checkpoints.write(
             self.folder.checkpoints,
             self.step,
-            checkpoints.Snapshot(tensors, self.optimizer.optimizer.state_dict(), self._state(), averages),
+            checkpoints.Snapshot(tensors, self.optimizer.optimizer.state_dict(), self._state().as_dict(), averages),
         )
         checkpoints.rotate(self.folder.checkpoints, self.config.checkpoint.keep)
         lora_path = self.folder.step_lora(self.step)
@@ -317,82 +242,40 @@ class Trainer:
         finally:
             self.ema.restore(self.prepared.trainable)
 
-    def _state(self) -> dict[str, Any]:
-        return dataclasses.asdict(
-            SavedState(
-                step=self.step,
-                micro_step=self.micro_step,
-                settings=self.settings,
-                ramp=self.ramp,
-                balance=self.balance,
-                anchors=self.method.anchors_K.tolist(),
-                config=self.config.model_dump(mode="json"),
-                dataset=self.prepared.dataset.fingerprint,
-                environment=environment(),
-            )
+    def _state(self) -> SavedState:
+        return SavedState(
+            step=self.step,
+            micro_step=self.micro_step,
+            settings=self.settings,
+            ramp=self.ramp,
+            balance=self.balance,
+            anchors=self.method.anchors_K.tolist(),
+            config=self.config.model_dump(mode="json"),
+            dataset=self.prepared.dataset.fingerprint,
+            environment=environment(),
         )
 
     def roll_back(self) -> bool:
         """Go back to the newest good checkpoint, live settings included; False where there is none."""
-        found = checkpoints.newest(self.folder.checkpoints, SavedState.of, self._warn)
-        if found is None:
+        saved = saved_state.newest(self.folder.checkpoints, self._warn)
+        if saved is None:
             return False
-        saved = SavedState.of(*found)
         self.forget_gradients()
-        self._restore(found[1])
-        self.settings = saved.settings
+        self._restore(saved)
+        self.settings = saved.state.settings
         self.ramp = None
         return True
 
-    def _restore(self, snapshot: checkpoints.Snapshot) -> None:
-        saved = _SAVED_STATE.validate_python(snapshot.state)
+    def _restore(self, saved: Saved) -> None:
+        snapshot, state = saved.snapshot, saved.state
         if self.ema is not None and snapshot.ema is not None:
             lora.load_weights(self.prepared.transformer, snapshot.ema)
             averages = [parameter.detach() for parameter in self.prepared.trainable]
-            self.ema.load_state_dict({"shadow_params": averages, "optimization_step": saved.step})  # copies them
+            self.ema.load_state_dict({"shadow_params": averages, "optimization_step": state.step})  # copies them
         lora.load_weights(self.prepared.transformer, snapshot.lora)
         self.optimizer.optimizer.load_state_dict(snapshot.optimizer)
-        self.step, self.micro_step = saved.step, saved.micro_step
-        self.balance = saved.balance
-
-    def _keep_live_settings(self, saved: SavedState) -> None:
-        """What was set live goes on, unless the config has been changed since, or the key was given on resuming."""
-        before = Settings.of(saved.run_config())
-        live = saved.settings
-        given = {key.rpartition(".")[2] for key in self.folder.read_given_keys()}
-        now = vars(self.settings)
-        changed = {name for name, value in now.items() if value != getattr(before, name) or name in given}
-        self.settings = Settings(
-            **{name: value if name in changed else getattr(live, name) for name, value in now.items()}
-        )
-        self.ramp = None if "learning_rate" in changed else saved.ramp
-
-    def _check_identity(self, path: Path, saved: SavedState) -> None:
-        """Raises MismatchError, by name, where config, data or anchors are not those of the checkpoint."""
-        changed = changed_keys(saved.run_config(), self.config)
-        if changed:
-            raise MismatchError(
-                f"{self.folder.config}: {', '.join(changed)} changed since {path.name}; a resumed run must go on as it "
-                "began (undo the change, or start a new run)"
-            )
-        if saved.dataset != self.prepared.dataset.fingerprint:
-            raise MismatchError(
-                f"the pictures or captions changed since {path.name}; a resumed run must see the same data "
-                "(restore them, or start a new run)"
-            )
-        if saved.anchors != self.method.anchors_K.tolist():
-            raise MismatchError(
-                f"the anchors changed since {path.name}: the model's scheduler, or the installed diffusers, is another "
-                "one (bring the former one back, or start a new run)"
-            )
-        if saved.environment != environment():
-            self.report(
-                WarningEvent(
-                    f"resumed from {path.name} in another environment (library versions or device differ): "
-                    "the run goes on, but not bit for bit",
-                    saved.step,
-                )
-            )
+        self.step, self.micro_step = state.step, state.micro_step
+        self.balance = state.balance
 
 
 def _inode(path: Path) -> int | None:
@@ -400,36 +283,3 @@ def _inode(path: Path) -> int | None:
         return path.stat().st_ino
     except OSError:
         return None
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """A step's numbers as Python floats."""
-
-    loss: float
-    char: float
-    cos: float
-    fft: float
-    grad_norm: float
-    sigmas: list[float]
-    anchors: list[int]
-    weights: list[float]
-    losses: list[float]
-
-    @classmethod
-    def of(cls, micros: list[MicroStep], grad_norm: Tensor) -> _Measured:
-        rows = torch.stack(
-            [torch.stack([m.loss.detach(), m.char_B.mean(), m.cos_B.mean(), m.fft_B.mean()]) for m in micros]
-        )
-        loss, char, cos, fft = rows.double().mean(0).tolist()
-        return cls(
-            loss,
-            char,
-            cos,
-            fft,
-            float(grad_norm),
-            torch.cat([m.sigma_B for m in micros]).tolist(),
-            torch.cat([m.anchor_B for m in micros]).tolist(),
-            torch.cat([m.weight_B for m in micros]).tolist(),
-            torch.cat([m.composite_B for m in micros]).tolist(),
-        )

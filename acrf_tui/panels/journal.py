@@ -20,6 +20,7 @@ ICONS: dict[str, tuple[str, str]] = {
     "done": ("✓", "good"),
     "refused": ("✗", "warn"),
     "checkpoint": ("◆", "good"),
+    "validation": ("◇", "accent"),
     "preview": ("▣", "accent"),
     "warning": ("▲", "warn"),
     "error": ("✗", "bad"),

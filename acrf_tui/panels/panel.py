@@ -55,6 +55,7 @@ class Panel(Vertical, can_focus=True):
         doing = {
             "loading": "the model is being loaded",
             "caching": "pictures and captions are being encoded",
+            "validating": "the held-out pictures are being measured",
             "starting": "the worker is starting",
         }.get(phase, "waiting for the first step")
         return f"no steps yet: {doing}"

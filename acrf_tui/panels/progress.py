@@ -46,6 +46,7 @@ def facts(state: RunState, now: float) -> list[list[Fact]]:
         epoch += f" / {epochs:,.0f}" if abs(epochs - round(epochs)) < 0.05 else f" / {epochs:,.1f}"
     seconds = state.step_seconds()
     eta = "paused" if state.state == "paused" else numbers.UNKNOWN if state.ended else numbers.remaining(state.eta())
+    validating = state.validating()
     saved = f"step {state.last_checkpoint.step:,}" if state.last_checkpoint else "none yet"
     return [
         [
@@ -56,7 +57,7 @@ def facts(state: RunState, now: float) -> list[list[Fact]]:
         [
             ("images/s", numbers.significant(state.images_per_second())),
             ("s/step", numbers.significant(seconds)),
-            ("ETA", eta),
+            ("validated", f"{validating.done:,} / {validating.total:,}") if validating else ("ETA", eta),
         ],
         [
             ("micro-batches", numbers.count(micro)),

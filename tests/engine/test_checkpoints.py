@@ -43,7 +43,7 @@ def written(folder: Path, *steps: int) -> Path:
 
 
 def newest_step(folder: Path) -> int | None:
-    found = checkpoint.newest(folder)
+    found = next(checkpoint.verified(folder), None)
     return None if found is None else int(found[1].state["step"])
 
 
@@ -200,12 +200,12 @@ def test_two_checkpoints_with_swapped_names_are_both_refused(tmp_path: Path) -> 
 
 
 def test_where_there_is_none_there_is_none(tmp_path: Path) -> None:
-    assert checkpoint.newest(tmp_path / "nowhere") is None
+    assert next(checkpoint.verified(tmp_path / "nowhere"), None) is None
     written(tmp_path, 1)
     (tmp_path / "step-000001" / "state.json").unlink()
     (tmp_path / "step-note").mkdir()
     (tmp_path / "step-000009").write_text("a file")
-    assert checkpoint.newest(tmp_path) is None
+    assert next(checkpoint.verified(tmp_path), None) is None
 
 
 def test_the_newest_is_the_one_of_the_highest_step_also_above_a_million(tmp_path: Path) -> None:

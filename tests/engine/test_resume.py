@@ -25,11 +25,12 @@ from acrf_engine.model import lora
 from acrf_engine.run.folder import RunFolder, create_run
 from acrf_engine.training import checkpoint
 from acrf_engine.training.checkpoint import CheckpointError, Snapshot
+from acrf_engine.training.identity import MismatchError
 from acrf_engine.training.optim import Ramp
 from acrf_engine.training.parking import move
 from acrf_engine.training.preparation import Prepared, prepare
 from acrf_engine.training.previews import draw_previews
-from acrf_engine.training.trainer import MismatchError, Trainer
+from acrf_engine.training.trainer import Trainer
 
 Make = Callable[..., Trainer]
 Change = Callable[[Trainer], None]
@@ -482,8 +483,10 @@ def zero(value: Any) -> Any:
 
 def test_without_its_groups_an_optimizer_is_refused(runs: Runs, subject: Subject) -> None:
     optimizer = {"state": subject.saved.optimizer["state"]}
-    with pytest.raises(KeyError):
+    with pytest.raises(CheckpointError, match="none of the 1 checkpoints can be used"):
         is_the_same_run(runs, subject, dataclasses.replace(subject.saved, optimizer=optimizer))
+    (warning,) = runs.said
+    assert f"step-{AT:06d}: incomplete: no good optimizer.param_groups in state.json; trying" in warning.message
 
 
 # ---- it goes on with what was set ------------------------------------------------------------------------------------
@@ -540,6 +543,7 @@ def test_a_config_changed_for_the_resume_wins_over_what_was_set_live(make_traine
         ({"data": {"flip": True}}, "data.flip"),
         ({"data": {"caption_dropout": 0.1}}, "data.caption_dropout"),
         ({"optimization": {"ema_decay": 0.9}}, "optimization.ema_decay"),
+        ({"validation": {"holdout": 1}}, "validation.holdout"),
     ],
 )
 def test_a_changed_config_is_refused_by_name(make_trainer: Make, change: dict[str, Any], named: str) -> None:
@@ -551,10 +555,16 @@ def test_a_changed_config_is_refused_by_name(make_trainer: Make, change: dict[st
 
 
 def test_what_does_not_shape_the_run_may_change(make_trainer: Make) -> None:
-    trainer = make_trainer()
+    trainer = make_trainer(validation={"holdout": 1})
     train(trainer, 1)
     trainer.save_checkpoint()
-    resumed = make_trainer(steps=30, checkpoint={"every": 7}, preview={"every": 3}, data={"num_workers": 1})
+    resumed = make_trainer(
+        steps=30,
+        checkpoint={"every": 7},
+        preview={"every": 3},
+        validation={"holdout": 1, "every": 5},
+        data={"num_workers": 1},
+    )
     assert (resumed.step, resumed.total_steps) == (1, 30)
 
 

@@ -113,7 +113,7 @@ def test_a_run_that_gives_its_vram_back_lets_the_next_one_go(held: Make) -> None
     assert waiting.take(two, ["GPU-bbb"]).device == "GPU-bbb"
     supervisor._receive(acknowledged("reload"))
     assert names() == [("two", "GPU-bbb"), ("one", "GPU-bbb")]
-    supervisor.telemetry.close()
+    supervisor.stream.telemetry.close()
 
 
 HOLD = """

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from acrf_engine.config import RunConfig
 from acrf_engine.protocol import (
     EVENT_TYPES,
+    MERGEABLE,
     Ack,
     Device,
     ErrorEvent,
@@ -25,6 +26,7 @@ from acrf_engine.protocol import (
     Plan,
     StateChanged,
     Step,
+    Validation,
     WarningEvent,
     clip_text,
     encode,
@@ -181,6 +183,15 @@ def test_the_plan_fits_for_every_number_of_anchors_that_a_config_may_ask_for(anc
     (line,) = lines_of(said)
     assert len(line.encode()) <= LIMIT
     assert from_wire(json.loads(line)) == said
+
+
+def test_a_validation_of_the_most_anchors_fits_and_is_never_dropped() -> None:
+    anchors = RunConfig.model_fields["turbo_steps"].metadata[1].le
+    said = Validation(10**7, 0.1 + 1e-16, [-1 / (i + 7) * 1e-300 for i in range(anchors)], 10_000, 1 / 3)
+    (line,) = lines_of(said)
+    assert len(line.encode()) <= LIMIT
+    assert from_wire(json.loads(line)) == said
+    assert Validation.type not in MERGEABLE
 
 
 @pytest.mark.parametrize("character", ["x", '"', "\n", "\\", "\x1b", "é", "😀"])

@@ -132,6 +132,13 @@ def test_on_a_full_disk_training_goes_on_and_saves_again_once_there_is_room(
     row.lost_steps = 0
 
 
+def assert_ends_as(golden: Child, run: Child, total: int, row: Any) -> None:
+    """The run ends well, with the straight run's LoRA and optimizer, and no step was lost."""
+    assert run.end() == 0
+    assert run.digests(total) == golden.digests(total)
+    row.lost_steps = 0
+
+
 @pytest.mark.full_only
 @pytest.mark.fault("A full disk")
 def test_on_a_full_disk_a_run_may_pause_instead(
@@ -152,9 +159,7 @@ def test_on_a_full_disk_a_run_may_pause_instead(
     assert saved.ok, saved.message
     assert run.newest_checkpoint() == saved.step
     assert run.command("resume").ok
-    assert run.end() == 0
-    assert run.digests(30) == golden.digests(30)
-    row.lost_steps = 0
+    assert_ends_as(golden, run, 30, row)
 
 
 @pytest.mark.fault("A full disk")
@@ -178,9 +183,7 @@ def test_a_full_disk_at_the_very_end(nursery: Nursery, golden: Child, row: Any, 
     run.until_warning("waits for room")
     disk.make_room()
     assert run.command("resume").ok
-    assert run.end() == 0
-    assert run.digests(30) == golden.digests(30)
-    row.lost_steps = 0
+    assert_ends_as(golden, run, 30, row)
 
 
 @pytest.mark.full_only
@@ -200,9 +203,7 @@ def test_a_run_killed_on_a_full_disk_resumes(
     disk.make_room()
     run.start(inject=poison_the_dice)
     assert run.until_type("plan")["start_step"] >= 10
-    assert run.end() == 0
-    assert run.digests(40) == golden.digests(40)
-    row.lost_steps = 0
+    assert_ends_as(golden, run, 40, row)
 
 
 @pytest.mark.full_only

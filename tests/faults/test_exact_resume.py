@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import signal
@@ -141,20 +142,23 @@ def test_a_live_change_outlives_a_death(nursery: Nursery, golden: Child, row: An
 
 def forget(part: str) -> None:
     """A resume that leaves out one part of the state; what the comparison above has to notice."""
+    from acrf_engine.training.saved_state import Saved
     from acrf_engine.training.trainer import Trainer
 
     restore = Trainer._restore
 
-    def forgetful(self: Trainer, snapshot: Any) -> None:
+    def forgetful(self: Trainer, saved: Saved) -> None:
+        snapshot = saved.snapshot
         if part == "position":
-            snapshot.state["micro_step"] += 1
+            state = dataclasses.replace(saved.state, micro_step=saved.state.micro_step + 1)
+            saved = dataclasses.replace(saved, state=state)
         elif part == "moments":
             snapshot.optimizer["state"] = {}
         elif part == "one bit of the LoRA":
             name = next(iter(snapshot.lora))
             flat = snapshot.lora[name].view(-1)
             flat[0] = flat[0].nextafter(flat[0] + 1)
-        restore(self, snapshot)
+        restore(self, saved)
 
     Trainer._restore = forgetful
 

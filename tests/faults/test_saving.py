@@ -76,7 +76,7 @@ def hammer(folder_name: str, wanted: int, seed: int) -> tuple[int, int, list[str
         checkpoint.clean(folder)
         if left := [name for name in os.listdir(folder) if not name.startswith("step-")]:
             wrong.append(f"left after the clean-up: {left}")
-        found = checkpoint.newest(folder)
+        found = next(checkpoint.verified(folder), None)
         if found is not None and found[1].state["serial"] == serial:
             in_place[step] = serial  # it died between the rename and its telling
         for expected in sorted(in_place)[-KEEP:]:
@@ -235,7 +235,7 @@ def sweep(act_name: str, scratch: str, stride: int) -> tuple[int, list[str]]:
         announced = (base / "announced").exists()
         half = [path.name for path in folder.glob("step-*") if not verifies(path)]
         checkpoint.clean(folder)
-        found = checkpoint.newest(folder)
+        found = next(checkpoint.verified(folder), None)
         serial = None if found is None else found[1].state["serial"]
         left = sorted(name for name in os.listdir(folder) if not name.startswith("step-"))
         kept = {checkpoint.step_of(path): checkpoint.read(path).state["serial"] for path in folder.glob("step-*")}

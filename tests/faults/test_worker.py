@@ -125,11 +125,7 @@ def test_a_crash_is_named_and_the_run_goes_on(
     assert number.name in run.status()["error"]
     assert "Fatal Python error" in run.log()
     assert "training/session.py" in run.log()
-    run.start(inject=poison_the_dice)
-    assert run.end() == 0
-    row.lost_steps = 12 - run.start_step()
-    assert row.lost_steps <= 5
-    assert_repeats(run, golden, 20)
+    assert_resumes(run, golden, row, died_after=12)
 
 
 @pytest.mark.fault("A worker that hangs")
@@ -159,6 +155,15 @@ def test_that_it_hung_is_told(nursery: Nursery, row: Any) -> None:
     assert run.members() == []
     assert run.status()["state"] == "interrupted"
     assert "no sign of life" in run.status()["error"]
+
+
+def assert_resumes(run: Child, golden: Child, row: Any, died_after: int) -> None:
+    """The resumed run of 20 steps repeats the straight one, and at most 5 steps were lost."""
+    run.start(inject=poison_the_dice)
+    assert run.end() == 0
+    row.lost_steps = died_after - run.start_step()
+    assert row.lost_steps <= 5
+    assert_repeats(run, golden, 20)
 
 
 # ---- out of memory ---------------------------------------------------------------------------------------------------
@@ -213,11 +218,7 @@ def test_an_allocation_that_fails_ends_the_run_with_a_word(nursery: Nursery, gol
     assert run.status()["state"] == "failed"
     assert "memory" in run.status()["error"]
     assert "train_step" in run.of("error")[0]["traceback"]
-    run.start(inject=poison_the_dice)
-    assert run.end() == 0
-    row.lost_steps = 12 - run.start_step()
-    assert row.lost_steps <= 5
-    assert_repeats(run, golden, 20)
+    assert_resumes(run, golden, row, died_after=12)
 
 
 # ---- crash loops -----------------------------------------------------------------------------------------------------
