@@ -117,12 +117,12 @@ def store(db: sqlite3.Connection, block: int) -> None:
     rows = db.execute(
         f"SELECT {_NAMES}, pictures FROM steps WHERE step >= ? AND step < ? ORDER BY step", (first, last)
     ).fetchall()
-    db.execute("DELETE FROM blocks WHERE block = ?", (block,))
     if not rows:
         return
     columns = StepColumns(*(_restored(column) for column in zip(*(row[:-1] for row in rows), strict=True)))
-    db.execute("INSERT INTO blocks VALUES (?, ?)", (block, _packed(condensed(columns))))
     counted = count_anchors((block, row[-1]) for row in rows)
+    db.execute("DELETE FROM blocks WHERE block = ?", (block,))
+    db.execute("INSERT INTO blocks VALUES (?, ?)", (block, _packed(condensed(columns))))
     db.executemany("INSERT INTO block_anchors VALUES (?, ?, ?, ?, ?)", [(*key, *sums) for key, sums in counted.items()])
 
 
@@ -158,8 +158,12 @@ def count_anchors(pictures: Iterable[tuple[int, str]]) -> dict[tuple[int, int], 
     """Draws, sum of finite losses and their number, by (key, anchor), of pairs of a key and a step's pictures."""
     counted: dict[tuple[int, int], list[float]] = {}
     for key, text in pictures:
-        body = json.loads(text)
-        for anchor, loss in zip(body["anchors"], body["losses"], strict=True):
+        try:
+            body = json.loads(text)
+            pairs = list(zip(body["anchors"], body["losses"], strict=True))
+        except (ValueError, TypeError, KeyError):  # of a damaged history: the step is there, its pictures are lost
+            continue
+        for anchor, loss in pairs:
             sums = counted.setdefault((key, anchor), [0, 0.0, 0])
             sums[0] += 1
             if loss is not None:

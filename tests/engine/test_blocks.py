@@ -157,6 +157,17 @@ def test_a_history_of_an_older_version_gets_its_blocks_when_the_run_goes_on(stor
     assert store.kept() == whole
 
 
+def test_a_step_whose_pictures_are_lost_is_no_obstacle(store: Store) -> None:
+    store.train(1, 3 * B)
+    store.writer._db.execute("UPDATE steps SET pictures = NULL WHERE step = 5")
+    store.writer._db.execute("UPDATE steps SET pictures = '{' WHERE step = ?", (B + 5,))
+    store.reopen()
+    store.train(3 * B + 1, 5 * B)
+    store.commit(3)
+    assert sorted(store.kept()) == [0, 1, 2, 3, 4]
+    assert len(TelemetryReader(store.path).history(condensed=True).steps.step) == 5 * B
+
+
 def test_an_older_version_that_writes_leaves_no_wrong_block(store: Store) -> None:
     store.train(1, 4 * B)
     store.commit()

@@ -291,6 +291,9 @@ def test_labels_have_the_decimals_of_their_step() -> None:
     assert label(0.25, 0.25) == "0.25"
     assert label(2.5, 2.5) == "2.5"
     assert label(1200.0, 200.0) == "1,200"
+    assert [label(value, 2e5) for value in (0.0, 2e5, 1e6)] == ["0", "200k", "1,000k"]
+    assert [label(value, 2e4) for value in (8e4, 1e5, 9.8e5)] == ["80k", "100k", "980k"]
+    assert [label(value, 500.0) for value in (991_500.0, 992_000.0)] == ["991,500", "992,000"]
     assert nice_step(0.0, 4) == 1.0
 
 
