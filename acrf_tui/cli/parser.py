@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from acrf_engine import __version__
-from acrf_tui.cli import completion, keys, lora, paths, queue, serve, training, watching
+from acrf_tui.cli import completion, keys, lora, paths, queue, serve, training, trash, watching
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -68,6 +68,15 @@ def make_parser() -> argparse.ArgumentParser:
     line.add_argument("--json", action="store_true")
     _runs_option(line)
     line.set_defaults(handler=queue.queue)
+
+    deleted = commands.add_parser(
+        "trash", help="what was deleted in the launchpad: list it, bring it back, or empty it"
+    )
+    change = deleted.add_mutually_exclusive_group()
+    change.add_argument("--restore", metavar="NAME", help="put it back where it was")
+    change.add_argument("--empty", action="store_true", help="delete all of it for good")
+    _runs_option(deleted)
+    deleted.set_defaults(handler=trash.trash)
 
     logs = commands.add_parser("logs", help="the worker's log")
     logs.add_argument("run")

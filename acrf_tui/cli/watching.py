@@ -11,6 +11,7 @@ from typing import Any
 
 from acrf_engine.run.folder import RunError, RunFolder, find_run, list_runs
 from acrf_tui.cli.opening import open_app, runs_dir_of
+from acrf_tui.panels.numbers import age
 
 CONTROL_HINT_S = 10.0
 
@@ -35,9 +36,9 @@ def runs(args: argparse.Namespace) -> int:
     for row in rows:
         step = f"{row['step']}/{row['total_steps'] or '?'}"
         loss = f"{row['loss']:.4f}" if row["loss"] is not None else "-"
-        age = _age(row["age_s"])
+        how_old = age(row["age_s"])
         state = "waiting" if row["waiting"] else row["state"]
-        print(f"{row['name']:{width}}  {state:11}  {step:>15}  {loss:>8}  {age:>8}  {row['folder']}")
+        print(f"{row['name']:{width}}  {state:11}  {step:>15}  {loss:>8}  {how_old:>8}  {row['folder']}")
     return 0
 
 
@@ -60,13 +61,6 @@ def _summary(folder: RunFolder) -> dict[str, Any]:
         "error": status.error,
         "waiting": status.waiting or None,
     }
-
-
-def _age(seconds: float) -> str:
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def control(args: argparse.Namespace) -> int:

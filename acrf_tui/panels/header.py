@@ -43,7 +43,10 @@ def next_steps(name: str, state: RunState) -> tuple[str, list[str]]:
         case "finished":
             return (
                 f"Training finished at step {state.step:,}.",
-                [f"acrf-tui export {name} --format comfyui", f"acrf-tui resume {name} --steps N  trains on"],
+                [
+                    f"acrf-tui export {name} --format comfyui --out {name}.safetensors",
+                    f"acrf-tui resume {name} --steps N  trains on",
+                ],
             )
         case "stopped":
             return f"Stopped at step {state.step:,}; a checkpoint is saved.", [f"acrf-tui resume {name}"]

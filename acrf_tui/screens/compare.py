@@ -12,7 +12,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.message import Message
-from textual.screen import Screen
 from textual.widgets import Static
 from textual.worker import Worker, WorkerState
 
@@ -22,6 +21,7 @@ from acrf_engine.run.folder import RunFolder
 from acrf_tui.charts import scale
 from acrf_tui.charts.lines import Line, LineView, line, spread, width_of
 from acrf_tui.panels.keys import KeysLine
+from acrf_tui.screens.calm import CalmScreen
 from acrf_tui.screens.compare_chart import LETTERS, RunsChart, Scene, Trace
 from acrf_tui.screens.compare_runs import Compared, Reader
 from acrf_tui.screens.compare_table import METRICS, difference_lines, run_lines, value_at
@@ -34,7 +34,7 @@ TIME_UNITS = ((7200.0, 3600.0, "h trained"), (180.0, 60.0, "min trained"), (0.0,
 """Longest training time from which a unit is used, its seconds, and its name."""
 
 
-class CompareScreen(Screen[None]):
+class CompareScreen(CalmScreen[None]):
     """Reads runs from their folders, also while they go on; sends them nothing."""
 
     CSS_PATH = "../styles/compare.tcss"

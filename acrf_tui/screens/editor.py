@@ -12,14 +12,15 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal
 from textual.reactive import Reactive
-from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input, Static, TextArea
 from textual.worker import Worker, WorkerState
 
 from acrf_tui.charts.lines import LineView, line
 from acrf_tui.panels.keys import KeysLine
+from acrf_tui.panels.numbers import age
 from acrf_tui.printable import printable
+from acrf_tui.screens.calm import CalmScreen
 from acrf_tui.screens.editor_changes import FormChanges
 from acrf_tui.screens.editor_document import (
     Reading,
@@ -39,10 +40,9 @@ from acrf_tui.screens.editor_saving import Saving
 from acrf_tui.screens.editor_text import LiveText, Loaded, load
 from acrf_tui.screens.editor_yaml import YamlText
 from acrf_tui.screens.launchpad_configs import short_path
-from acrf_tui.screens.launchpad_runs import age
 
 
-class EditorScreen(Screen[Path | None]):
+class EditorScreen(CalmScreen[Path | None]):
     """Edits the config `path`; where that is not there yet, it begins as a copy of `base`.
 
     Dismissed with the file that was saved last, or None.

@@ -164,8 +164,8 @@ def detail_lines(field: FormField, state: FieldState, before: FieldState, width:
         facts.append(f"in the file {fit(printable(before.shown) or 'empty', 32)}")
     elif not before.present:
         facts.append("not in the file")
-    right = "   ".join(facts)
     title = field.dotted
+    right = fit("   ".join(facts), max(0, width - cell_len(title) - 3))
     room = width - cell_len(title) - cell_len(right) - 5
     allowed = fit(field.allowed, room) if room >= 8 else ""
     gap = " " * max(1, width - cell_len(title) - 2 - cell_len(allowed) - cell_len(right))

@@ -116,14 +116,6 @@ def matches(run: RunSummary, words: str) -> bool:
     return all(word in text for word in words.casefold().split())
 
 
-def age(seconds: float) -> str:
-    """How long ago, coarse enough not to change at every look."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{int(seconds // length)} {unit}"
-    return "now"
-
-
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Widths of the columns in cells; a folder or a curve of 0 is not shown."""
@@ -168,7 +160,7 @@ def row(run: RunSummary, columns: Columns, now: float, symbols: SymbolSet = BRAI
     name = fit(printable(run.name), columns.name)
     ends_badly = run.loss is None and bool(run.curve) and math.isnan(run.curve[-1])
     value = "NaN" if ends_badly else numbers.UNKNOWN if run.loss is None else numbers.loss(run.loss)
-    started = age(max(0.0, now - run.created)) if run.created else numbers.UNKNOWN
+    started = numbers.age(max(0.0, now - run.created)) if run.created else numbers.UNKNOWN
     spans = [
         (f"{symbol} {state}".ljust(STATE_WIDTH) + "  ", role),
         (name + " " * (columns.name - cell_len(name)), "text"),

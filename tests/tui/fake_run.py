@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import random
 import threading
 import time
@@ -12,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from textual.app import App
 
 from acrf_engine.protocol import (
     Ack,
@@ -31,11 +30,12 @@ from acrf_engine.protocol import (
     Stopped,
     WarningEvent,
 )
+from acrf_engine.run.folder import RunFolder
 from acrf_engine.run.telemetry import History, StepColumns
-from acrf_tui.app import AcrfApp
+from acrf_tui.app import AcrfApp, AppOptions
 from acrf_tui.panels.weight import weight
 from acrf_tui.screens.dashboard import DashboardScreen
-from acrf_tui.themes import DEFAULT_THEME, shipped_themes
+from acrf_tui.themes import DEFAULT_THEME
 
 GIB = 1024**3
 ANCHORS = [1.0, 0.960, 0.913, 0.858, 0.790, 0.707, 0.602, 0.465, 0.278, 0.009]
@@ -303,23 +303,18 @@ class Training(FakeSource):
         self.end()
 
 
-class FakeApp(App[str]):
-    """The least app that can hold a dashboard."""
+class FakeApp(AcrfApp):
+    """The app, at the dashboard of a source."""
 
     CSS_PATH = Path(__file__).parents[2] / "acrf_tui" / "styles" / "app.tcss"
 
-    BINDINGS = AcrfApp.BINDINGS
-    action_jump = AcrfApp.action_jump
-
     def __init__(self, source: FakeSource, slow: bool = False, theme_name: str = DEFAULT_THEME) -> None:
-        super().__init__()
-        self.source, self.slow, self.theme_name = source, slow, theme_name
+        options = AppOptions(source.folder.parent, slow=slow, theme=theme_name, symbols="braille")
+        super().__init__(options, RunFolder(source.folder), colorless="NO_COLOR" in os.environ)
+        self.source = source
+        self.dashboard = DashboardScreen(source, slow)
 
-    def on_mount(self) -> None:
-        for theme in shipped_themes():
-            self.register_theme(theme)
-        self.theme = self.theme_name
-        self.dashboard = DashboardScreen(self.source, self.slow)
+    def open_run(self, folder: RunFolder) -> None:
         self.push_screen(self.dashboard, lambda result: self.exit(result))
 
 

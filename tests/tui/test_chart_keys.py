@@ -294,7 +294,7 @@ async def test_the_maximised_weight_shows_the_snr_with_anchors_and_gamma() -> No
 
 
 async def test_the_help_says_what_balanced_means_and_names_the_signs() -> None:
-    async with dashboard(FakeSource(make_history(100)), (120, 60)) as (pilot, _):
+    async with dashboard(FakeSource(make_history(100)), (120, 100)) as (pilot, _):
         await pilot.press("question_mark")
         await settle(pilot, lambda: isinstance(pilot.app.screen, HelpDialog))
         text = " ".join(screen_text(pilot.app).split())

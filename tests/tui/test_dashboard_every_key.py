@@ -18,7 +18,9 @@ from acrf_tui.screens.dialogs import HelpDialog, LeaveDialog, RateDialog
 from acrf_tui.screens.jump import JumpLabel
 from acrf_tui.screens.log import LogScreen
 from acrf_tui.screens.panels_dialog import PanelsDialog
+from acrf_tui.screens.theme_dialog import ThemeDialog
 from acrf_tui.screens.tweak import TweakDialog
+from acrf_tui.settings import screenshots_folder
 
 Seen = Callable[[DashboardScreen, FakeSource], bool]
 
@@ -86,6 +88,9 @@ EFFECTS: dict[str, Effect] = {
     "view.hide": Effect(lambda screen, _: "loss" in screen.arrangement.hidden),
     "app.leave": opens(LeaveDialog),
     "app.help": opens(HelpDialog),
+    "app.copy": Effect(lambda screen, _: bool(screen.app.clipboard)),
+    "app.picture": Effect(lambda screen, _: any(screenshots_folder(screen.app.settings).glob("*.svg"))),
+    "app.theme": opens(ThemeDialog),
     "app.jump": Effect(lambda screen, _: bool(screen.query(JumpLabel))),
     "loss.log": Effect(lambda screen, _: screen.loss.chart.log_scale),
     "loss.zoom-in": Effect(lambda screen, _: screen.loss.view.zoom == 1),
@@ -121,7 +126,7 @@ EFFECTS: dict[str, Effect] = {
 
 def bindings() -> list[Binding]:
     """All bindings of the dashboard, its panels and the app that have an id."""
-    panels = {place for panel in DashboardScreen(FakeSource()).panels for place in type(panel).__mro__}
+    panels = dict.fromkeys(place for panel in DashboardScreen(FakeSource()).panels for place in type(panel).__mro__)
     places = [DashboardScreen, AcrfApp, *panels]
     found = [one for place in places for one in vars(place).get("BINDINGS", ()) if isinstance(one, Binding)]
     return [one for one in found if one.id]

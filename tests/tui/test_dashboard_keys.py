@@ -262,7 +262,7 @@ async def test_a_click_on_the_legend_switches_a_series() -> None:
 
 
 async def test_help_lists_the_live_bindings() -> None:
-    async with dashboard(FakeSource(make_history(100))) as (pilot, _):
+    async with dashboard(FakeSource(make_history(100)), (120, 100)) as (pilot, _):
         await opens(pilot, "question_mark", HelpDialog)
         text = screen_text(pilot.app)
         for part in ("Pause or resume training", "Change the learning rate", "Go to the journal panel", "Next panel"):
