@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import random
 import threading
 import time
@@ -296,7 +297,7 @@ class FakeApp(App[str]):
     """The least app that can hold a dashboard."""
 
     def __init__(self, source: FakeSource, slow: bool = False, theme_name: str = DEFAULT_THEME) -> None:
-        super().__init__()
+        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.source, self.slow, self.theme_name = source, slow, theme_name
 
     def on_mount(self) -> None:
