@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
         print(f"acrf-tui: {error}", file=sys.stderr)
         return 2
     except Exception as error:
-        if type(error).__name__ not in ("DataError", "PictureError", "ModelError", "LoraError"):
+        if type(error).__name__ not in ("DataError", "PictureError", "ModelError", "LoraError", "TargetsError"):
             raise
         print(f"acrf-tui: {error}", file=sys.stderr)
         return 2
