@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 from acrf_engine import __version__
 from acrf_engine.run.folder import RunError, RunFolder, create_run, default_runs_dir, find_run, fresh_name, list_runs
+from acrf_tui import lora_commands
 from acrf_tui.shipped import shipped
 
 DEMO_CONFIG = "demo.yaml"
@@ -140,16 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     _runs_option(preview)
     preview.set_defaults(handler=_preview)
 
-    export = commands.add_parser("export", help="write a run's newest LoRA, or a LoRA file, in another format")
-    export.add_argument("target", metavar="RUN|LORA")
-    export.add_argument("--format", choices=("diffusers", "comfyui", "kohya"), default="diffusers")
-    export.add_argument("--out", type=Path, required=True)
-    _runs_option(export)
-    export.set_defaults(handler=_export)
-
-    inspect = commands.add_parser("inspect", help="what a LoRA file is, whoever wrote it")
-    inspect.add_argument("file", type=Path)
-    inspect.set_defaults(handler=_inspect)
+    lora_commands.add_parsers(commands)
 
     paths = commands.add_parser("paths", help="where configs, themes, runs and caches are")
     _runs_option(paths)
@@ -402,55 +393,14 @@ def _check(args: argparse.Namespace) -> int:
     command += ["--json"] if args.json else []
     for override in args.overrides:
         command += ["--set", override]
-    return _engine([*command, "--runs", str(_runs_dir(args))])
+    return lora_commands.run_engine([*command, "--runs", str(_runs_dir(args))])
 
 
 def _preview(args: argparse.Namespace) -> int:
-    lora, model, steps = _lora_of(args)
+    lora, model, steps = lora_commands.lora_of(args)
     command = ["preview", str(lora), "--model", model, "--prompt", args.prompt, "--out", str(args.out)]
     command += ["--steps", str(args.steps or steps), "--seed", str(args.seed)]
-    return _engine(command + (["--size", str(args.size)] if args.size else []))
-
-
-def _export(args: argparse.Namespace) -> int:
-    lora, _, _ = _lora_of(args, need_model=False)
-    return _engine(["export", str(lora), "--format", args.format, "--out", str(args.out)])
-
-
-def _inspect(args: argparse.Namespace) -> int:
-    from acrf_engine.run.lora_files import describe
-
-    rows = describe(args.file)
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        print(f"{name:>{width}}  {value}")
-    return 0
-
-
-def _lora_of(args: argparse.Namespace, *, need_model: bool = True) -> tuple[Path, str, int]:
-    """The LoRA file, its base model and preview steps, of a run or of a file."""
-    from acrf_engine.config import load_config
-    from acrf_engine.run.lora_files import metadata_of, newest_lora
-
-    path = Path(args.target)
-    if path.is_file():
-        model = getattr(args, "model", None) or metadata_of(path).get("ss_sd_model_name", "")
-        if need_model and not model:
-            raise RunError(f"{path}: its metadata names no base model (give --model)")
-        return path, model, 8
-    if path.suffix == ".safetensors":
-        raise RunError(f"{path}: there is no such file")
-    folder = find_run(args.target, _runs_dir(args))
-    config = load_config(folder.config)
-    return newest_lora(folder), getattr(args, "model", None) or config.model, config.preview.steps
-
-
-def _engine(command: list[str]) -> int:
-    """Run a command that needs torch in a process of its own."""
-    from acrf_engine.run.client import supervisor_environment
-
-    done = subprocess.run([sys.executable, "-P", "-m", "acrf_engine", *command], env=supervisor_environment())
-    return done.returncode
+    return lora_commands.run_engine(command + (["--size", str(args.size)] if args.size else []))
 
 
 def _paths(args: argparse.Namespace) -> int:

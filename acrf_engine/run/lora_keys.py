@@ -56,6 +56,7 @@ WORDS = (
     "x_embedder", "all_x_embedder", "all_final_layer", "final_layer",
 )  # fmt: skip
 """Names of Z-Image's modules that hold an underscore themselves."""
+Z_IMAGE = re.compile(r"(layers|noise_refiner|context_refiner)_\d+_|(cap|t|x|all_x)_embedder|(all_)?final_layer")
 FUSED = "attention.qkv"
 """Of checkpoints in their authors' own layout: to_q, to_k and to_v in one."""
 
@@ -87,7 +88,9 @@ def other_kind(names: list[str]) -> str:
 
 
 def dotted(module: str) -> str:
-    """layers_0_attention_to_out_0 -> layers.0.attention.to_out.0"""
+    """layers_0_attention_to_out_0 -> layers.0.attention.to_out.0; names that are not Z-Image's stay as they are."""
+    if not Z_IMAGE.match(module):
+        return module
     pieces = re.split(rf"(?:^|_)({'|'.join(sorted(WORDS, key=len, reverse=True))})(?=_|$)", module)
     return ".".join(
         piece if piece in WORDS else piece.strip("_").replace("_", ".") for piece in pieces if piece.strip("_")
