@@ -43,9 +43,10 @@ class Factors:
     def applied(self, weight_OI: Tensor, strength: float = 1.0) -> Tensor:
         """The changed weight, float32. Only at strength 1 a DoRA's rows have exactly the lengths it learned."""
         base = weight_OI.float()
+        if self.magnitude_O is None:
+            return base + strength * self.delta()
         changed = base + self.delta()
-        if self.magnitude_O is not None:
-            changed = changed * (self.magnitude_O.float() / torch.linalg.norm(changed, dim=1))[:, None]
+        changed = changed * (self.magnitude_O.float() / torch.linalg.norm(changed, dim=1))[:, None]
         return changed if strength == 1.0 else base + strength * (changed - base)
 
 

@@ -87,7 +87,7 @@ def test_only_the_lora_s_modules_change_and_by_scale_times_the_change(tiny_model
         assert list(before) == list(after)
         for name, value in before.items():
             factors = lora.get(name.removesuffix(".weight"))
-            wanted = value if factors is None else (value.float() - 0.5 * factors.delta()).bfloat16()
+            wanted = value if factors is None else (value.float() + -0.5 * (factors.up_OR @ factors.down_RI)).bfloat16()
             assert torch.equal(after[name], wanted)
 
 
