@@ -1,9 +1,13 @@
-"""The commands on LoRA files that need torch: export, merge, resize (`python -m acrf_engine merge ...`)."""
+"""Commands of the engine on LoRA files (export, merge, resize), and import of other trainers' configs.
+
+Each is started as `python -P -m acrf_engine merge ...`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,11 @@ def add_parsers(tools: Any) -> None:
     resizing.add_argument("--json", action="store_true")
     resizing.set_defaults(handler=_resize)
 
+    importing = tools.add_parser("import")
+    importing.add_argument("file", type=Path)
+    importing.add_argument("--out", type=Path)
+    importing.set_defaults(handler=_import)
+
 
 def _export(args: argparse.Namespace) -> int:
     from acrf_engine.model.export import export
@@ -59,4 +68,32 @@ def _resize(args: argparse.Namespace) -> int:
     resized = resize(args.lora, args.rank, args.out)
     report = json.dumps(asdict(resized), indent=1) if args.json else "\n".join(resized.lines())
     print(report if args.json else f"{args.out}: {report}")
+    return 0
+
+
+def _import(args: argparse.Namespace) -> int:
+    from acrf_engine.translation.source import translate
+    from acrf_engine.translation.writing import config_text, left_out_lines
+    from acrf_engine.yaml_source import ConfigError
+
+    ledger = translate(args.file)
+    text = config_text(ledger, args.file)
+    if args.out is None:
+        print(text, end="")
+    else:
+        try:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            with args.out.open("x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            raise ConfigError(f"{args.out}: is there already (choose another --out)") from None
+        except OSError as error:
+            raise ConfigError(f"{args.out}: cannot be written ({error.strerror})") from None
+    counts = f"{len(ledger.ours)} settings of {ledger.trainer} taken over, {len(ledger.left_out)} keys not"
+    if args.out is None:
+        print(f"acrf-tui: {args.file}: {counts} (listed at the end)", file=sys.stderr)
+        return 0
+    print(f"{args.out}: {counts}")
+    for line in [f"to know: {note}" for note in ledger.notes] + left_out_lines(ledger):
+        print(f"  {line}")
     return 0
