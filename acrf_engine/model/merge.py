@@ -20,11 +20,12 @@ from acrf_engine.run.tensor_header import Entry, Header
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 TRANSFORMER = "transformer"
+LARGE_ERROR = 0.25
 
 
 @dataclass
 class Merged:
-    """What was written. `lost` is what rounding to the base's dtype took from the change, as a share of its norm."""
+    """What was written. `error` is that of rounding to the base's dtype, as a share of the change's norm."""
 
     out: Path
     modules: int = 0
@@ -32,7 +33,7 @@ class Merged:
     bytes_written: int = 0
     linked: int = 0
     copied: int = 0
-    lost: float = 0.0
+    error: float = 0.0
 
     def lines(self) -> list[str]:
         """The report for people."""
@@ -41,11 +42,14 @@ class Merged:
             others.append(f"{self.linked} hard-linked (they take no room)")
         if self.copied:
             others.append(f"{self.copied} copied")
-        return [
-            f"{self.out}: transformer with {self.modules} changed weights, {self.bytes_written / 1e9:.2f} GB written",
+        rows = [
+            f"{self.out}: transformer with {self.modules} changed weights, {_size(self.bytes_written)} written",
             f"files of the other parts: {', '.join(others) or 'none'}",
-            f"rounding to {self.dtype} took {self.lost:.2%} of the change",
+            f"error of rounding to {self.dtype}: {self.error:.2%} of the change",
         ]
+        if self.error > LARGE_ERROR:
+            rows.append("  the change is small beside the weights: a LoRA file, or an fp32 base, keeps it whole")
+        return rows
 
 
 def merge(source: Path, model: str, scale: float, out: Path) -> Merged:
@@ -104,7 +108,7 @@ def _write(
             merged.copied += 1
         else:
             merged.linked += 1
-    merged.lost = (lost / size) ** 0.5 if size else 0.0
+    merged.error = (lost / size) ** 0.5 if size else 0.0
     return merged
 
 
@@ -176,13 +180,17 @@ def _require_room(folder: Path, place: Path) -> None:
     )
     free = shutil.disk_usage(place).free
     if free < needed:
-        raise LoraError(f"{place}: {needed / 1e9:,.2f} GB are needed, {free / 1e9:,.2f} GB are free (make room)")
+        raise LoraError(f"{place}: {_size(needed)} are needed, {_size(free)} are free (make room)")
 
 
 def _files(folder: Path) -> list[Path]:
     """The model's files; what is hidden (a clone's .git, a download's .cache) is none of them."""
     found = (path for path in folder.rglob("*") if path.is_file())
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
 
 
 def _link(path: Path, target: Path) -> bool:

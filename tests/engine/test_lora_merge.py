@@ -81,7 +81,7 @@ def test_only_the_lora_s_modules_change_and_by_scale_times_the_change(tiny_model
     base = sharded(tiny_model, tmp_path / "base", torch.bfloat16)
     merged = merge(tmp_path / "l.safetensors", str(base), -0.5, tmp_path / "merged")
     assert (merged.modules, merged.dtype) == (len(lora), "BF16")
-    assert 0 < merged.lost < 0.5
+    assert 0 < merged.error < 0.5
     for path in (base / "transformer").glob("*.safetensors"):
         before, after = load_file(path), load_file(merged.out / "transformer" / path.name)
         assert list(before) == list(after)
@@ -98,7 +98,7 @@ def test_a_merge_that_cannot_be_done_says_why_and_leaves_nothing(
     out, model = tmp_path / "merged", str(tiny_model)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: Free(1, 1, 1000))
-        with pytest.raises(LoraError, match=r"GB are needed, 0\.00 GB are free \(make room\)"):
+        with pytest.raises(LoraError, match=r"MB are needed, 0\.0 MB are free \(make room\)"):
             merge(tmp_path / "l.safetensors", model, 1.0, out)
     other = {"layers.0.attention.to_q": Factors(torch.ones(2, 64), torch.ones(64, 2))}
     save(tmp_path / "o.safetensors", other, {})
