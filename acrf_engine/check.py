@@ -15,10 +15,12 @@ from acrf_engine.data.buckets import bucket_for
 from acrf_engine.data.errors import printable
 from acrf_engine.data.scan import Scan, scan
 from acrf_engine.model.layout import Checkpoint, ModelError
-from acrf_engine.model.targets import choose
+from acrf_engine.model.targets import choose, require_rank
 from acrf_engine.run.devices import candidates, visible_gpus
 from acrf_engine.run.folder import RunError
 from acrf_engine.run.hardware import GpuReader
+from acrf_engine.run.lora_files import header_of
+from acrf_engine.run.lora_keys import parse
 from acrf_engine.run.waiting import holders
 
 ADAM_STATE_BYTES = {"AdamW8bit": 2, "AdamW": 8}
@@ -89,6 +91,10 @@ def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -
     report.base_parameters = sum(math.prod(shape) for shape in shapes.values())
     linears = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if _is_linear(name, shape)}
     trained = [linears[name] for name in choose(list(linears), config.lora)]
+    if path := config.lora.init_from:
+        tensors = header_of(Path(path)).tensors.items()
+        ranks = {entry.shape[0] for name, entry in tensors if (key := parse(name)) is not None and key.part == "down"}
+        require_rank(path, ranks, config.network_dim)
     report.trainable_parameters = sum(config.network_dim * sum(shape) for shape in trained)
     if config.lora.use_dora:
         report.trainable_parameters += sum(shape[0] for shape in trained)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from acrf_engine.model import lora_metadata, tensor_file
 from acrf_engine.model.adapter import Lora, is_dora, require_same_effect
 from acrf_engine.model.base_weights import BaseWeights
 from acrf_engine.model.errors import LoraError
-from acrf_engine.model.formats import DORA_NORM, Format, from_file, to_comfyui, to_diffusers, to_kohya
+from acrf_engine.model.formats import DORA_NORM, PEFT_SETTINGS, Format, from_file, to_comfyui, to_diffusers, to_kohya
 from acrf_engine.model.layout import Checkpoint
 
 
@@ -20,7 +21,7 @@ def read(path: Path, base: Mapping[str, Tensor] | None = None) -> tuple[Lora, di
     """The LoRA in a file of any known format, and the file's metadata. Raises LoraError naming the file."""
     tensors, metadata = tensor_file.read(path)
     try:
-        return from_file(tensors, metadata, base), metadata
+        return from_file(tensors, {**_peft_settings_beside(path), **metadata}, base), metadata
     except LoraError as error:
         raise LoraError(f"{path}: {error}") from None
 
@@ -81,6 +82,15 @@ def export(source: Path, kind: Format, target: Path, model: str = "") -> int:
     if base is None:
         require_diffusers_reads(target, lora)
     return count
+
+
+def _peft_settings_beside(path: Path) -> dict[str, str]:
+    """What peft writes of a LoRA beside its file, as diffusers writes it into the file."""
+    try:
+        settings = json.loads(path.with_name("adapter_config.json").read_text(encoding="utf-8"))
+        return {PEFT_SETTINGS: json.dumps({f"transformer.{key}": value for key, value in settings.items()})}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def require_diffusers_reads(path: Path, lora: Lora) -> None:

@@ -16,6 +16,7 @@ from acrf_engine.model.errors import LoraError
 from acrf_engine.run.lora_keys import FUSED, Key, Part, other_kind, parse, underscored
 
 Format = Literal["diffusers", "comfyui", "kohya"]
+PEFT_SETTINGS = "lora_adapter_metadata"
 FORMATS: tuple[Format, ...] = ("diffusers", "comfyui", "kohya")
 DORA_NORM = "acrf_dora_norm"
 """Metadata of a ComfyUI DoRA of ours: its dora_scale is meant for the norm of the base weight."""
@@ -150,7 +151,7 @@ def _has_alpha(modules: dict[str, dict[Part, Tensor]]) -> bool:
 def _peft_settings(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     """What diffusers writes beside weights that it saves with their scale left out."""
     try:
-        found = json.loads(metadata.get("lora_adapter_metadata", "null"))
+        found = json.loads(metadata.get(PEFT_SETTINGS, "null"))
     except ValueError:
         return None
     if not isinstance(found, dict):

@@ -12,6 +12,7 @@ from acrf_engine.model.adapter import Lora, is_dora
 from acrf_engine.model.errors import TargetsError
 from acrf_engine.model.export import read
 from acrf_engine.model.lora import ADAPTER, reset_magnitudes, scaling
+from acrf_engine.model.targets import require_rank
 
 
 @torch.no_grad()
@@ -25,7 +26,7 @@ def start_from(
     """
     lora, _ = read(path)
     key = f"lora.init_from: {path}"
-    _require_fit(key, lora, modules, rank, use_dora)
+    _require_fit(path, lora, modules, rank, use_dora)
     scale = scaling(rank, alpha, use_rslora)
     for module, factors in lora.items():
         layer: Any = transformer.get_submodule(module)
@@ -44,13 +45,9 @@ def start_from(
             layer.lora_magnitude_vector[ADAPTER].weight.copy_(factors.magnitude_O)
 
 
-def _require_fit(key: str, lora: Lora, modules: list[str], rank: int, use_dora: bool) -> None:
-    if others := {factors.rank for factors in lora.values()} - {rank}:
-        theirs = ", ".join(map(str, sorted(others)))
-        raise TargetsError(
-            f"{key}: its rank is {theirs}, network_dim is {rank} (set network_dim, or make a copy of that rank with "
-            f"`acrf-tui resize FILE --rank {rank} --out NEW`)"
-        )
+def _require_fit(path: Path, lora: Lora, modules: list[str], rank: int, use_dora: bool) -> None:
+    key = f"lora.init_from: {path}"
+    require_rank(str(path), {factors.rank for factors in lora.values()}, rank)
     if left_out := [module for module in lora if module not in set(modules)]:
         raise TargetsError(
             f"{key}: {len(left_out)} of its {len(lora)} modules are not trained here, first {left_out[0]} "

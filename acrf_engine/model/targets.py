@@ -70,6 +70,15 @@ def refuse_forbidden(names: Sequence[str]) -> None:
                 raise TargetsError(f"{name} cannot be trained: {reason} (paper, section 5.4)")
 
 
+def require_rank(path: str, ranks: set[int], rank: int) -> None:
+    """Raises TargetsError where the LoRA to start from has other ranks than the one to train."""
+    if others := ranks - {rank}:
+        raise TargetsError(
+            f"lora.init_from: {path}: its rank is {', '.join(map(str, sorted(others)))}, network_dim is {rank} (set "
+            f"network_dim, or make a copy of that rank with `acrf-tui resize FILE --rank {rank} --out NEW`)"
+        )
+
+
 def _in_a_block(name: str) -> bool:
     return bool(LAYER.match(name) or REFINER.match(name))
 

@@ -183,7 +183,8 @@ def rows(report: Report) -> list[tuple[str, str]]:
     ]
     found = [(name, value) for name, value in found if value]
     found += [("warning", _shown(text)) for text in report.warnings]
-    return found + [(_shown(k), _shown(v)) for k, v in sorted(report.metadata.items()) if len(v) <= SHOWN]
+    metadata = sorted((key, value) for key, value in report.metadata.items() if key != "format" and len(value) <= SHOWN)
+    return found + [(_shown(key), _shown(value)) for key, value in metadata]
 
 
 def _alphas(report: Report) -> str:

@@ -212,6 +212,18 @@ def test_files_of_others_are_read_with_their_alpha_their_peft_settings_and_their
         torch.testing.assert_close(whole, scale * up @ down)
 
 
+def test_raw_peft_weights_are_read_with_the_config_beside_them_and_refused_without(tmp_path: Path) -> None:
+    down, up = torch.randn(4, 8), torch.randn(24, 4)
+    name = "base_model.model.layers.0.attention.to_q"
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}, path)
+    with pytest.raises(LoraError, match="nothing in the file says how strong"):
+        read(path)
+    (tmp_path / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 6, "use_rslora": false, "alpha_pattern": {}}')
+    lora, _ = read(path)
+    torch.testing.assert_close(lora["layers.0.attention.to_q"].delta(), 1.5 * up @ down)
+
+
 def test_the_difference_of_effects_is_that_of_the_full_matrices() -> None:
     source = torch.Generator().manual_seed(0)
     down, up = torch.randn(4, 30, generator=source), torch.randn(20, 4, generator=source)

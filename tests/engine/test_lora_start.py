@@ -10,6 +10,7 @@ import pytest
 import torch
 from exactly import all_equal, everything, poison_the_global_generators, trace, train
 
+from acrf_engine.check import check
 from acrf_engine.config import absolute, build_config, dump
 from acrf_engine.model import lora
 from acrf_engine.model.adapter import Factors, Lora, from_training, require_same_effect
@@ -101,6 +102,13 @@ def test_what_would_be_lost_is_refused(
     save(tmp_path / "a.safetensors", file, {})
     with pytest.raises(TargetsError, match=said):
         prepared_with(tmp_path / "a.safetensors", keys)
+
+
+def test_check_tells_another_rank_before_the_model_is_loaded(tmp_path: Path, make_config: Callable[..., Any]) -> None:
+    save(tmp_path / "a.safetensors", some_lora(rank=8), {})
+    config = make_config(network_dim=RANK, lora={"init_from": str(tmp_path / "a.safetensors")})
+    with pytest.raises(TargetsError, match="its rank is 8, network_dim is 4"):
+        check(config, "my.yaml", tmp_path)
 
 
 def test_a_file_that_is_not_there_is_named_before_anything_starts(photo_folder: Path, tmp_path: Path) -> None:
