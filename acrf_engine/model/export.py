@@ -16,12 +16,15 @@ from acrf_engine.model.errors import LoraError
 from acrf_engine.model.formats import DORA_NORM, PEFT_SETTINGS, Format, from_file, to_comfyui, to_diffusers, to_kohya
 from acrf_engine.model.layout import Checkpoint
 
+RAW_PEFT = "base_model.model."
+
 
 def read(path: Path, base: Mapping[str, Tensor] | None = None) -> tuple[Lora, dict[str, str]]:
     """The LoRA in a file of any known format, and the file's metadata. Raises LoraError naming the file."""
     tensors, metadata = tensor_file.read(path)
+    beside = _peft_settings_beside(path) if any(name.startswith(RAW_PEFT) for name in tensors) else {}
     try:
-        return from_file(tensors, {**_peft_settings_beside(path), **metadata}, base), metadata
+        return from_file(tensors, {**beside, **metadata}, base), metadata
     except LoraError as error:
         raise LoraError(f"{path}: {error}") from None
 

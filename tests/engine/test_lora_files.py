@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from acrf_engine.__main__ import main
@@ -210,6 +211,22 @@ def test_files_of_others_are_read_with_their_alpha_their_peft_settings_and_their
         assert list(lora) == [f"{block}.to_{letter}" for letter in "qkv"]
         whole = torch.cat([factors.delta() for factors in lora.values()])
         torch.testing.assert_close(whole, scale * up @ down)
+
+
+@pytest.mark.parametrize("with_settings", [True, False])
+@pytest.mark.parametrize("kind", ["alpha unlike rank", "rsLoRA", "DoRA"])
+def test_what_diffusers_itself_saves_is_read_at_the_strength_at_which_it_loads(
+    kind: str, with_settings: bool, fresh: Fresh, tmp_path: Path
+) -> None:
+    """With peft's settings in the metadata it loads at the trained strength, without at alpha = rank."""
+    model = fresh()
+    train(model, KINDS[kind], "tiny")
+    settings = {"transformer_lora_adapter_metadata": model.peft_config["default"].to_dict()} if with_settings else {}
+    ZImagePipeline.save_lora_weights(str(tmp_path), get_peft_model_state_dict(model), **settings)
+    path = tmp_path / "pytorch_lora_weights.safetensors"
+    expected = through_diffusers(path, fresh())
+    save(tmp_path / "ours.safetensors", read(path)[0], {})
+    assert (through_diffusers(tmp_path / "ours.safetensors", fresh()) - expected).abs().max() < 1e-5
 
 
 def test_raw_peft_weights_are_read_with_the_config_beside_them_and_refused_without(tmp_path: Path) -> None:
