@@ -86,8 +86,7 @@ class LoraConfig(Group):
     """What is trained (paper, section 5.3)."""
 
     targets: Literal["std", "ext"] | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] = "std"
-    """`std`: attention q, k, v, out; `ext`: those and the feed-forward layers; or patterns: each a regular expression
-    of a whole module name, or the end of one (`feed_forward.w2`)."""
+    """`std`: attention q, k, v, out; `ext`: feed-forward too; or patterns: ends of module names, or regexes."""
     refiners: bool = False
     """Also train the noise and context refiner blocks."""
     blocks: str = "all"
@@ -111,12 +110,13 @@ class LoraConfig(Group):
                 raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
         return targets
 
-    @field_validator("blocks")
+    @field_validator("blocks", mode="before")
     @classmethod
-    def _blocks_are_ranges(cls, blocks: str) -> str:
-        if blocks != "all":
-            block_numbers(blocks)
-        return blocks
+    def _blocks_are_ranges(cls, blocks: Any) -> Any:
+        text = str(blocks) if type(blocks) is int else blocks  # YAML reads one block as a number
+        if isinstance(text, str) and text != "all":
+            block_numbers(text)
+        return text
 
 
 def block_numbers(text: str) -> set[int]:

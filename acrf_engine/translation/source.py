@@ -22,7 +22,7 @@ ONETRAINER_KEYS = {"training_method", "base_model_name", "model_type", "peft_typ
 def translate(path: Path) -> Ledger:
     """The config of another trainer, taken over as far as it goes. Raises ConfigError naming the file."""
     values = read_values(path)
-    translator = _translator(values)
+    translator = _translator(values, path.suffix.lower())
     if translator is None:
         raise ConfigError(
             f"{path}: not a config of kohya (toml), ai-toolkit (yaml), OneTrainer (json) or None trainer (toml) "
@@ -50,7 +50,7 @@ def read_list(path: Path) -> list[Any]:
     return found
 
 
-def _translator(values: dict[str, Any]) -> Callable[[dict[str, Any], Path], Ledger] | None:
+def _translator(values: dict[str, Any], suffix: str) -> Callable[[dict[str, Any], Path], Ledger] | None:
     config = values.get("config")
     if isinstance(config, dict) and isinstance(config.get("process"), list):
         return ai_toolkit.translate
@@ -59,6 +59,8 @@ def _translator(values: dict[str, Any]) -> Callable[[dict[str, Any], Path], Ledg
         return none_trainer.translate
     if ONETRAINER_KEYS & values.keys():
         return onetrainer.translate
+    if suffix in (".yaml", ".yml"):  # kohya writes none, and our own configs have keys of the same names
+        return None
     inner = {key for value in values.values() if isinstance(value, dict) for key in value}
     if KOHYA_KEYS & (values.keys() | inner) or isinstance(values.get("datasets"), list):
         return kohya.translate

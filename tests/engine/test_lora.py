@@ -76,6 +76,12 @@ def test_a_pattern_is_the_end_of_a_name_or_a_regular_expression_of_it_all() -> N
     assert target_modules(model, [r"noise_refiner\.0\..*to_q"], refiners=True) == ["noise_refiner.0.attention.to_q"]
 
 
+def test_one_block_is_a_number_to_yaml() -> None:
+    config = build_config({"lora": {"blocks": 3}})
+    assert config.lora.blocks == "3"
+    assert build_config({"lora": {"blocks": config.lora.blocks}}) == config
+
+
 def test_blocks_say_which_layers_are_trained_and_leave_refiners_alone() -> None:
     model = tiny()
     assert set(target_modules(model, "std", blocks="0-1,3")) == names_of([LAYERS[0], LAYERS[1], LAYERS[3]], ATTENTION)
