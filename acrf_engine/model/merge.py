@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -75,6 +77,7 @@ def merge(source: Path, model: str, scale: float, out: Path) -> Merged:
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        _clean(out)
         _require_room(checkpoint.folder, out.parent)
         temporary.mkdir()
         merged = _write(checkpoint.folder, headers, lora, scale, temporary, out)
@@ -191,6 +194,14 @@ def _files(folder: Path) -> list[Path]:
 
 def _size(count: int) -> str:
     return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
+
+
+def _clean(out: Path) -> None:
+    """Remove what a killed merge into the same place has left: it is as large as the model."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):
+        owner = left.name.removesuffix(".tmp").rpartition(".")[2]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _link(path: Path, target: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -74,6 +75,17 @@ def test_the_merged_model_predicts_what_base_and_lora_do(tiny_model: Path, tmp_p
     assert merged.linked > 0
     assert "hard-linked" in merged.lines()[1]
     assert ZImagePipeline.from_pretrained(str(merged.out)).transformer is not None
+
+
+def test_what_a_killed_merge_left_is_removed_by_the_next(tiny_model: Path, tmp_path: Path) -> None:
+    make_lora(tiny_model, tmp_path / "l.safetensors")
+    dead, living = tmp_path / ".merged.99999999.tmp", tmp_path / f".merged.{os.getppid()}.tmp"
+    for folder in (dead, living):
+        folder.mkdir()
+        (folder / "half").write_text("x")
+    merge(tmp_path / "l.safetensors", str(tiny_model), 1.0, tmp_path / "merged")
+    assert not dead.exists()
+    assert living.exists()
 
 
 def test_only_the_lora_s_modules_change_and_by_scale_times_the_change(tiny_model: Path, tmp_path: Path) -> None:
