@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +11,17 @@ from typing import Any
 import platformdirs
 
 from acrf_engine.config import RunConfig, dataset_folder
+from acrf_engine.data import holdout
 from acrf_engine.data.buckets import bucket_for
 from acrf_engine.data.errors import printable
-from acrf_engine.data.holdout import choose
 from acrf_engine.data.scan import Scan, scan
 from acrf_engine.model.layout import Checkpoint, ModelError
+from acrf_engine.model.targets import choose, require_rank
 from acrf_engine.run.devices import candidates, visible_gpus
 from acrf_engine.run.folder import RunError, list_runs
 from acrf_engine.run.hardware import GpuReader
+from acrf_engine.run.lora_files import header_of
+from acrf_engine.run.lora_keys import parse
 from acrf_engine.run.speed import measured_step
 from acrf_engine.run.waiting import holders
 
@@ -80,7 +82,7 @@ def _look_at_data(config: RunConfig, report: Report) -> None:
     report.uncaptioned = [printable(p.path.name) for p in found.pictures if not p.has_caption_file][:MOST_NAMES]
     report.left_out = [{"path": printable(item.path), "reason": item.reason} for item in found.rejected]
     repeats: dict[str, int] = {}
-    held_out = choose(found.pictures, config.validation.holdout, config.seed)
+    held_out = holdout.choose(found.pictures, config.validation.holdout, config.seed)
     report.held_out = len(held_out)
     for picture in found.pictures:
         if picture.sha256 in held_out:
@@ -103,13 +105,15 @@ def _look_at_data(config: RunConfig, report: Report) -> None:
 def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -> None:
     shapes = checkpoint.transformer_shapes()
     report.base_parameters = sum(math.prod(shape) for shape in shapes.values())
-    blocks = "layers|noise_refiner|context_refiner" if config.lora.refiners else "layers"
-    kinds = r"attention\.(to_q|to_k|to_v|to_out\.0)" + (
-        r"|feed_forward\.w[123]" if config.lora.targets == "ext" else ""
-    )
-    pattern = re.compile(rf"({blocks})\.\d+\.({kinds})\.weight")
-    trained = [shape for name, shape in shapes.items() if pattern.fullmatch(name)]
+    linears = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if _is_linear(name, shape)}
+    trained = [linears[name] for name in choose(list(linears), config.lora)]
+    if path := config.lora.init_from:
+        tensors = header_of(Path(path)).tensors.items()
+        ranks = {entry.shape[0] for name, entry in tensors if (key := parse(name)) is not None and key.part == "down"}
+        require_rank(path, ranks, config.network_dim)
     report.trainable_parameters = sum(config.network_dim * sum(shape) for shape in trained)
+    if config.lora.use_dora:
+        report.trainable_parameters += sum(shape[0] for shape in trained)
 
     on_gpu = _look_at_device(config.memory.device, report)
     half = config.memory.dtype == "bf16" or (config.memory.dtype == "auto" and on_gpu)
@@ -132,6 +136,10 @@ def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -
     report.memory_total = sum(report.memory.values())
     if report.device_memory is not None and report.memory_total > report.device_memory:
         report.notes.append("the estimate is above the card's memory: lower resolution or batch_size")
+
+
+def _is_linear(name: str, shape: tuple[int, ...]) -> bool:
+    return name.endswith(".weight") and len(shape) == 2
 
 
 def _look_at_device(wanted: str, report: Report) -> bool:

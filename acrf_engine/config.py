@@ -7,10 +7,11 @@ range are errors that name file, line and key. A setting that would have no effe
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from acrf_engine.config_problems import Problem, explain, line_of
 from acrf_engine.paths import shown_if_not_utf8
@@ -88,10 +89,49 @@ class AnchorConfig(Group):
 class LoraConfig(Group):
     """What is trained (paper, section 5.3)."""
 
-    targets: Literal["std", "ext"] = "std"
-    """`std`: attention q, k, v, out; `ext`: those and the feed-forward layers."""
+    targets: Literal["std", "ext"] | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] = "std"
+    """`std`: attention q, k, v, out; `ext`: feed-forward too; or patterns: ends of module names, or regexes."""
     refiners: bool = False
     """Also train the noise and context refiner blocks."""
+    blocks: str = "all"
+    """Which of the blocks (layers.N) to train, such as `0-9,20`."""
+    dropout: float = Field(0.0, ge=0, lt=1, allow_inf_nan=False)
+    """Share of the LoRA's inputs that are set to 0 in training."""
+    use_rslora: bool = False
+    """Scale the update by alpha / sqrt(rank) instead of alpha / rank, so that large ranks learn as fast (rsLoRA)."""
+    use_dora: bool = False
+    """Learn length and direction of every weight row apart (DoRA); slower, and read by fewer programs."""
+    init_from: str = ""
+    """Start from this LoRA file (diffusers, ComfyUI or kohya format) of the same rank, instead of from nothing."""
+
+    @field_validator("targets")
+    @classmethod
+    def _patterns_are_regular_expressions(cls, targets: str | list[str]) -> str | list[str]:
+        for pattern in targets if isinstance(targets, list) else []:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return targets
+
+    @field_validator("blocks", mode="before")
+    @classmethod
+    def _blocks_are_ranges(cls, blocks: Any) -> Any:
+        text = str(blocks) if type(blocks) is int else blocks  # YAML reads one block as a number
+        if isinstance(text, str) and text != "all":
+            block_numbers(text)
+        return text
+
+
+def block_numbers(text: str) -> set[int]:
+    """The numbers that `lora.blocks` names, such as `0-9,20`. Raises ValueError."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,4})\s*(?:-\s*([0-9]{1,4})\s*)?", part)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise ValueError(f"expected `all`, or numbers and ranges such as 0-9,20, got {text!r}")
+        numbers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return numbers
 
 
 class OptimizationConfig(Group):
@@ -293,7 +333,7 @@ def absolute(config: RunConfig, origin: Path | None = None) -> RunConfig:
     except _Missing as missing:
         where = ""
         if origin is not None and origin.is_file():
-            line = line_of((missing.key,), load_file(origin)[1])
+            line = line_of(tuple(missing.key.split(".")), load_file(origin)[1])
             where = f"{origin}:{line}: " if line else f"{origin}: "
         raise ConfigError(f"{where}{missing.key}: {missing}") from None
 
@@ -316,7 +356,9 @@ def _absolute(config: RunConfig) -> RunConfig:
         dataset: Any = config.dataset if config.dataset == DEMO_DATASET else sources[0].path
     else:
         dataset = sources
-    return config.model_copy(update={"model": _resolve_model(config.model), "dataset": dataset})
+    return config.model_copy(
+        update={"model": _resolve_model(config.model), "dataset": dataset, "lora": _resolve_lora(config.lora)}
+    )
 
 
 def model_folder(model: str) -> Path | None:
@@ -353,6 +395,16 @@ def _resolve_model(model: str) -> str:
     if looks_like_hub:
         return model
     raise _Missing("model", f"{path.absolute()}: there is no such folder (give a folder, a hub id, or `tiny`)")
+
+
+def _resolve_lora(config: LoraConfig) -> LoraConfig:
+    if not config.init_from:
+        return config
+    path = Path(config.init_from).expanduser().absolute()
+    _require_utf8(path, "lora.init_from")
+    if not path.is_file():
+        raise _Missing("lora.init_from", f"{path}: there is no such file (give a LoRA's .safetensors file)")
+    return config.model_copy(update={"init_from": str(path)})
 
 
 def _require_utf8(path: Path, key: str) -> None:

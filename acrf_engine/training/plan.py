@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from acrf_engine.config import LoraConfig
 from acrf_engine.protocol import Memory, Plan
 from acrf_engine.training.identity import environment
 from acrf_engine.training.preparation import count_parameters
@@ -44,8 +45,14 @@ def plan_event(trainer: Trainer) -> Plan:
         versions=environment(),
         held_out=len(prepared.held_out.examples),
         captions_missing=sum(not example.picture.has_caption_file for example in prepared.dataset.examples),
-        lora_targets=config.lora.targets + (" and refiners" if config.lora.refiners else ""),
+        lora_targets=_targets(config.lora),
     )
+
+
+def _targets(config: LoraConfig) -> str:
+    kinds = config.targets if isinstance(config.targets, str) else "patterns"
+    blocks = f" of blocks {config.blocks}" if config.blocks != "all" else ""
+    return kinds + blocks + (" and refiners" if config.refiners else "")
 
 
 def memory_event(device: torch.device) -> Memory | None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from acrf_engine import __version__
-from acrf_tui.cli import completion, keys, lora, paths, queue, serve, training, trash, watching
+from acrf_tui.cli import completion, engine, keys, lora, paths, queue, serve, training, trash, watching
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -99,7 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true")
     check.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     _runs_option(check)
-    check.set_defaults(handler=lora.check)
+    check.set_defaults(handler=engine.check)
 
     preview = commands.add_parser("preview", help="draw a picture with a run's newest LoRA, or with a LoRA file")
     preview.add_argument("target", metavar="RUN|LORA")
@@ -112,16 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
     _runs_option(preview)
     preview.set_defaults(handler=lora.preview)
 
-    export = commands.add_parser("export", help="write a run's newest LoRA, or a LoRA file, in another format")
-    export.add_argument("target", metavar="RUN|LORA")
-    export.add_argument("--format", choices=("diffusers", "comfyui", "kohya"), default="diffusers")
-    export.add_argument("--out", type=Path, required=True)
-    _runs_option(export)
-    export.set_defaults(handler=lora.export)
-
-    inspect = commands.add_parser("inspect", help="what a LoRA file is, whoever wrote it")
-    inspect.add_argument("file", type=Path)
-    inspect.set_defaults(handler=lora.inspect)
+    lora.add_parsers(commands)
 
     where = commands.add_parser("paths", help="where configs, themes, runs and caches are")
     _runs_option(where)

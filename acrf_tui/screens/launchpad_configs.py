@@ -171,7 +171,7 @@ def _dataset(config: RunConfig) -> str:
 
 
 def _targets(config: RunConfig) -> str:
-    what = "attention" if config.lora.targets == "std" else "attention + feed-forward"
+    what = {"std": "attention", "ext": "attention + feed-forward"}.get(str(config.lora.targets), "patterns")
     return f"{what} + refiners" if config.lora.refiners else what
 
 
