@@ -45,7 +45,6 @@ def measured_step(config: Mapping[str, Any], native: int, device: str, runs: Ite
     """
     import yaml
 
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     for number, run in enumerate(runs):
         if number >= MOST_RUNS:
             break
@@ -53,7 +52,7 @@ def measured_step(config: Mapping[str, Any], native: int, device: str, runs: Ite
             status = run.recorded_status()
             if status.step < LEAST_STEPS or not _same_device(status.extra.get("device"), device):
                 continue
-            other = yaml.load(run.config.read_text(encoding="utf-8"), Loader=loader)
+            other = yaml.safe_load(run.config.read_text(encoding="utf-8"))
         except (RunError, OSError, ValueError, yaml.YAMLError):
             continue
         if not isinstance(other, dict) or not _same_kind(config, other, native):

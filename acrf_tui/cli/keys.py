@@ -28,7 +28,7 @@ Every key can be changed. `acrf-tui keys` prints this list with your own keys in
 Put ids and keys into `keys.yaml` in the config folder (`acrf-tui paths` says where):
 
 ```yaml
-run.pause: p
+run.pause: k
 app.leave: [q, f10]
 loss.zoom-in: "+"
 ```

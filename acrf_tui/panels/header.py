@@ -8,9 +8,8 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 
 from acrf_tui.charts.lines import Line, LineView, fit, line, wrap
-from acrf_tui.charts.symbols import ASCII, BRAILLE, SymbolSet
+from acrf_tui.charts.symbols import ASCII, BRAILLE, SymbolSet, symbols_of
 from acrf_tui.panels import numbers
-from acrf_tui.panels.panel import symbols_here
 from acrf_tui.printable import printable
 
 if TYPE_CHECKING:  # the launchpad shows states too, and needs no run for it
@@ -87,7 +86,7 @@ class Header(Horizontal):
         if rest > 12 and detail:
             spans.append((f"  {fit(detail, rest)}", "muted"))
         left.show([line(*spans)])
-        marks: list[tuple[str, str]] = [state_span("waiting" if state.waiting else state.state, symbols_here(self))]
+        marks: list[tuple[str, str]] = [state_span("waiting" if state.waiting else state.state, symbols_of(self))]
         if self.frozen:
             marks.append((" FROZEN", "bold warn"))
         elif self.trouble:

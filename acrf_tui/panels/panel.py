@@ -7,16 +7,9 @@ from typing import ClassVar
 from textual import events
 from textual.containers import Vertical
 from textual.message import Message
-from textual.widget import Widget
 
-from acrf_tui.charts.symbols import BRAILLE, SymbolSet
+from acrf_tui.charts.symbols import SymbolSet, symbols_of
 from acrf_tui.state import RunState
-
-
-def symbols_here(widget: Widget) -> SymbolSet:
-    """The characters that the terminal of this widget can show."""
-    found = getattr(widget.app, "symbols", BRAILLE)
-    return found if isinstance(found, SymbolSet) else BRAILLE
 
 
 class Panel(Vertical, can_focus=True):
@@ -43,7 +36,7 @@ class Panel(Vertical, can_focus=True):
     @property
     def symbols(self) -> SymbolSet:
         """The characters that this terminal can show."""
-        return symbols_here(self)
+        return symbols_of(self)
 
     def say_hidden(self, hidden: bool) -> None:
         """Name in the title how a hidden panel comes back; it is seen only while that panel is maximised."""

@@ -97,8 +97,7 @@ class Reader:
 def _config(folder: RunFolder) -> dict[str, str]:
     import yaml
 
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return flat(yaml.load(folder.config.read_text(encoding="utf-8"), Loader=loader))
+        return flat(yaml.safe_load(folder.config.read_text(encoding="utf-8")))
     except (OSError, ValueError, yaml.YAMLError):
         return {}

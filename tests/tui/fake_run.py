@@ -303,13 +303,16 @@ class Training(FakeSource):
         self.end()
 
 
+SYMBOLS = "braille"
+
+
 class FakeApp(AcrfApp):
     """The app, at the dashboard of a source."""
 
     CSS_PATH = Path(__file__).parents[2] / "acrf_tui" / "styles" / "app.tcss"
 
     def __init__(self, source: FakeSource, slow: bool = False, theme_name: str = DEFAULT_THEME) -> None:
-        options = AppOptions(source.folder.parent, slow=slow, theme=theme_name, symbols="braille")
+        options = AppOptions(source.folder.parent, slow=slow, theme=theme_name, symbols=SYMBOLS)
         super().__init__(options, RunFolder(source.folder), colorless="NO_COLOR" in os.environ)
         self.source = source
         self.dashboard = DashboardScreen(source, slow)

@@ -21,6 +21,7 @@ from textual.widgets import Input
 from acrf_engine.config import dump, load_config
 from acrf_engine.run.folder import RunFolder, create_run
 from acrf_tui import app as module
+from acrf_tui import memory
 from acrf_tui.app import AcrfApp, AppOptions
 from acrf_tui.commands import ActionsProvider
 from acrf_tui.screens.dashboard import DashboardScreen
@@ -139,9 +140,9 @@ async def test_our_dark_theme_is_the_default_and_the_chosen_one_is_remembered(ho
 
 
 async def test_a_theme_of_the_command_line_is_for_this_time_only(home: Path) -> None:
-    module.remember(theme="acrf-light", dark=False)
+    memory.remember(theme="acrf-light", dark=False)
     assert (await themed(AppOptions(home / "runs", theme="acrf-contrast")))[0] == "acrf-contrast"
-    assert module.remembered()["theme"] == "acrf-light"
+    assert memory.remembered()["theme"] == "acrf-light"
 
 
 async def test_broken_themes_and_unknown_names_are_said_in_one_toast(home: Path) -> None:
@@ -168,8 +169,8 @@ async def test_a_memory_of_garbage_is_no_trouble(home: Path, text: str) -> None:
 def test_a_home_that_cannot_be_written_costs_the_memory_only(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "file"))
-    module.remember(theme="acrf-light")
-    assert module.remembered() == {}
+    memory.remember(theme="acrf-light")
+    assert memory.remembered() == {}
 
 
 @pytest.mark.usefixtures("colors")

@@ -8,8 +8,9 @@ from array import array
 from collections.abc import Callable
 from dataclasses import replace
 
+import fake_run
 import pytest
-from fake_run import FakeApp, FakeSource, make_history, make_plan, make_step
+from fake_run import FakeSource, make_history, make_plan, make_step
 from test_dashboard import dashboard, screen_text, settle, shows
 
 from acrf_engine.protocol import Ack, Checkpoint, Preview, Validation, WarningEvent
@@ -253,7 +254,7 @@ async def test_steps_that_a_resume_takes_back_are_gone_at_the_next_key() -> None
 async def test_everything_is_drawn_with_the_symbols_of_the_app(
     name: str, maximised: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FakeApp, "symbols", SYMBOL_SETS[name], raising=False)
+    monkeypatch.setattr(fake_run, "SYMBOLS", name)
     source = FakeSource(make_history(600))
     async with dashboard(source) as (pilot, screen):
         source.push(make_step(601, loss=math.nan))

@@ -180,7 +180,7 @@ async def test_an_observer_sees_the_commands_dimmed_in_the_keys_the_help_and_not
         roles = {text.strip(): role for text, role in keys.lines[0]}
         assert (roles["space"], roles["c"], roles["z"]) == ("muted", "muted", "bold key")
         offered = [command.name for command in ActionsProvider(screen)._commands()]
-        assert not any("Pause or" in name or "Save a" in name for name in offered)
+        assert not any("Pause or" in name or "Save a checkpoint" in name for name in offered)
         assert any("Maximise" in name for name in offered)
         await pilot.press("question_mark")
         await settle(pilot, lambda: isinstance(pilot.app.screen, HelpDialog))

@@ -18,7 +18,7 @@ from textual.widgets import Input, OptionList, TextArea
 from acrf_engine.config import load_config
 from acrf_tui.app import AcrfApp, AppOptions
 from acrf_tui.charts.lines import LineView
-from acrf_tui.screens import launchpad as launchpad_module
+from acrf_tui.screens import launchpad_examine
 from acrf_tui.screens.dialogs import HelpDialog
 from acrf_tui.screens.editor import EditorScreen
 from acrf_tui.screens.editor_dialogs import DraftDialog, FaultyDialog, OvertakenDialog, SaveAsDialog, UnsavedDialog
@@ -49,7 +49,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    monkeypatch.setattr(launchpad_module, "run_check", lambda *_: CheckResult(error="not looked at in this test"))
+    monkeypatch.setattr(launchpad_examine, "run_check", lambda *_: CheckResult(error="not looked at in this test"))
     return here
 
 

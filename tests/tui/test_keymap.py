@@ -88,7 +88,7 @@ def test_every_binding_with_a_description_has_an_id() -> None:
 
 def test_good_lines_hold_and_bad_ones_are_named_with_their_place() -> None:
     file = written(
-        "run.pause: p\n"
+        "run.pause: k\n"
         "run.puase: x\n"
         "run.checkpoint: esc\n"
         "view.zoom: [Z, f5]\n"
@@ -98,7 +98,7 @@ def test_good_lines_hold_and_bad_ones_are_named_with_their_place() -> None:
         "loss.raw: []\n"
     )
     keymap, wrong = read_keys(file)
-    assert keymap == {"run.pause": "p", "view.zoom": "Z,f5", "run.tweak": "9"}
+    assert keymap == {"run.pause": "k", "view.zoom": "Z,f5", "run.tweak": "9"}
     assert [text.removeprefix(f"{file}:").partition(" (")[0] for text in wrong] == [
         "2: run.puase: there is nothing of that id",
         "3: run.checkpoint: 'esc' is no key",
@@ -138,7 +138,7 @@ def test_two_ids_cannot_be_given_one_key() -> None:
 
 def test_ids_that_take_turns_on_a_key_do_not_lose_it() -> None:
     """r resumes a stopped run and trains a finished one further."""
-    assert read_keys(written("launchpad.resume: e\n"))[0] == {"launchpad.resume": "e", "launchpad.extend": "r"}
+    assert read_keys(written("launchpad.resume: k\n"))[0] == {"launchpad.resume": "k", "launchpad.extend": "r"}
 
 
 def test_a_default_may_be_written_down() -> None:
@@ -147,7 +147,7 @@ def test_a_default_may_be_written_down() -> None:
 
 
 async def test_a_new_key_works_is_shown_and_leaves_the_old_one_free(home: Path) -> None:
-    written("run.pause: p\n")
+    written("run.pause: k\n")
     app = AcrfApp(AppOptions(home / "runs"))
     source = FakeSource(make_history(50))
     async with app.run_test(size=(120, 40)) as pilot:
@@ -157,19 +157,19 @@ async def test_a_new_key_works_is_shown_and_leaves_the_old_one_free(home: Path) 
         await until(lambda: app.screen is screen and screen.run_state.state == "running")
         await pilot.pause()
         await pilot.press("space")
-        await pilot.press("p")
+        await pilot.press("k")
         await until(lambda: bool(source.sent))
         assert [name for name, _ in source.sent] == ["pause"]
         line = screen.query_one(KeysLine)
-        await until(lambda: any(text.strip() == "p" for text, _ in line.lines[0]))
+        await until(lambda: any(text.strip() == "k" for text, _ in line.lines[0]))
         assert not any(text.strip() == "space" for text, _ in line.lines[0])
         await pilot.press("question_mark")
         await until(lambda: isinstance(app.screen, HelpDialog))
-        assert any(one.key == "p" and one.tooltip.startswith("Pause") for one in app.screen.keys)
+        assert any(one.key == "k" and one.tooltip.startswith("Pause") for one in app.screen.keys)
 
 
 async def test_a_new_key_that_is_a_letter_can_still_be_typed(home: Path) -> None:
-    written("run.pause: p\n")
+    written("run.pause: k\n")
     app = AcrfApp(AppOptions(home / "runs"))
     source = FakeSource(make_history(50))
     async with app.run_test(size=(120, 40)) as pilot:
@@ -179,9 +179,9 @@ async def test_a_new_key_that_is_a_letter_can_still_be_typed(home: Path) -> None
         await until(lambda: app.screen is screen and screen.run_state.state == "running")
         await pilot.press("slash")
         await until(lambda: isinstance(screen.focused, Input))
-        await pilot.press("p")
+        await pilot.press("k")
         await pilot.pause()
-        assert screen.query_one("#journal-filter", Input).value == "p"
+        assert screen.query_one("#journal-filter", Input).value == "k"
         assert source.sent == []
 
 
@@ -198,11 +198,11 @@ async def test_mistakes_are_one_toast(home: Path) -> None:
 def test_the_table_shows_own_keys_and_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["keys"]) == 0
     assert "run.pause" in capsys.readouterr().out
-    written("run.pause: p\nnothing.here: x\n")
+    written("run.pause: k\nnothing.here: x\n")
     assert main(["keys"]) == 2
     printed = capsys.readouterr()
     line = next(line for line in printed.out.splitlines() if "run.pause" in line)
-    assert " p " in line
+    assert " k " in line
     assert "(was space)" in line
     assert "nothing.here" in printed.err
 

@@ -6,16 +6,18 @@ After a change that is meant: `pytest tests/tui/test_screens_look.py --snapshot-
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from scenes import COLORLESS, SCENES, SIZES, THEMES, hold_the_clock, stands_still
+from scenes import SCENES, SIZES, THEMES, Scene, hold_the_clock, stands_still
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from syrupy.location import PyTestLocation
 
-from acrf_tui.screens import launchpad
+from acrf_tui.screens import launchpad_examine
 from acrf_tui.screens.launchpad_check import CheckResult
+from acrf_tui.terminal import ANSI_THEME
 from tests.tui.test_launchpad import REPORT
 
 FOLDER = Path(__file__).parent.parent / "snapshots"
@@ -37,21 +39,31 @@ def an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("STATE", "CONFIG", "CACHE"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launchpad, "run_check", lambda *_: CheckResult(report=REPORT))
+    monkeypatch.setattr(launchpad_examine, "run_check", lambda *_: CheckResult(report=REPORT))
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("name", SCENES)
-async def test_looks(name: str, theme: str, snapshot: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch) -> None:
-    hold_the_clock(monkeypatch)
-    if theme == COLORLESS:
-        monkeypatch.setenv("NO_COLOR", "1")
-    scene = SCENES[name]
-    app = scene.app("acrf-ansi" if theme == COLORLESS else theme)
+async def looks(scene: Scene, themes: Sequence[str], snapshot: SnapshotAssertion) -> None:
+    """Every size where colours blend; sixteen colours and none in the size where least has room."""
+    app = scene.app(themes[0])
     app.animation_level = "none"
-    async with app.run_test(size=SIZES[1]) as pilot:
+    async with app.run_test(size=SIZES[0]) as pilot:
         await scene.play(pilot)
-        for width, height in SIZES:
-            await pilot.resize_terminal(width, height)
-            svg = await stands_still(pilot)
-            assert svg == snapshot(name=f"{width}x{height}", extension_class=Screens)
+        for theme in themes:
+            app.theme = theme
+            for width, height in SIZES if theme != ANSI_THEME else SIZES[:1]:
+                await pilot.resize_terminal(width, height)
+                svg = await stands_still(pilot)
+                assert svg == snapshot(name=f"{theme}-{width}x{height}", extension_class=Screens)
+
+
+@pytest.mark.parametrize("name", SCENES)
+async def test_colours(name: str, snapshot: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold_the_clock(monkeypatch)
+    await looks(SCENES[name], THEMES, snapshot)
+
+
+@pytest.mark.parametrize("name", SCENES)
+async def test_no_colours(name: str, snapshot: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold_the_clock(monkeypatch)
+    monkeypatch.setenv("NO_COLOR", "1")
+    await looks(SCENES[name], (ANSI_THEME,), snapshot)
