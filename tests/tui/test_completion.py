@@ -60,7 +60,7 @@ def completed(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("acrf-tui re", {"resume", "replay"}),
+        ("acrf-tui re", {"resume", "replay", "resize"}),
         ("acrf-tui attach night", {"night-one", "night-two"}),
         ("acrf-tui resume --he", {"--help", "--headless"}),
         ("acrf-tui train ", {"mine.yaml", "runs/", "sub/"}),
