@@ -27,7 +27,7 @@ from tests.tui.waiting import until
 
 NOW = START + 60.0
 THEMES = ("acrf-dark", "acrf-light", "acrf-ansi")
-SIZES = ((80, 24), (120, 40), (200, 50))
+SIZES = ((80, 24), (120, 40))
 STILL_S = 0.12
 LOUDEST_S = 20.0
 
