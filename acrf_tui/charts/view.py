@@ -107,13 +107,13 @@ class ChartView:
     def read(self, step: float | None, *, held: bool = True) -> None:
         """Put the crosshair on a step, or take it away; a step outside the window is brought into it."""
         held = held and step is not None
-        if (step, held) == (self.cross, self.held):
+        begin, end = self.window()
+        in_sight = step is None or begin <= step <= end
+        if in_sight and (step, held) == (self.cross, self.held):
             return
         self.cross, self.held = step, held
-        if step is not None:
-            begin, end = self.window()
-            if not begin <= step <= end:
-                self._settle(step - (end - begin) * (0.25 if step < begin else 0.75), end - begin)
+        if step is not None and not in_sight:
+            self._settle(step - (end - begin) * (0.25 if step < begin else 0.75), end - begin)
         self._tell()
 
     def _level(self, length: float) -> int:

@@ -100,6 +100,17 @@ def test_whatever_is_done_the_window_is_sound(last: float, total: float, doings:
             assert begin <= view.last <= end * (1 + 1e-9)
 
 
+def test_a_step_that_the_wheel_left_behind_is_brought_back_when_it_is_read_again() -> None:
+    view = view_at(32, total=0)
+    view.read(0)
+    begin, end = view.window()
+    view.zoom_by(1, end)
+    assert view.window()[0] > 0
+    view.read(0)
+    begin, end = view.window()
+    assert begin <= 0 < end
+
+
 @given(st.integers(1, 4), st.floats(0.05, 0.6))
 def test_the_wheel_keeps_the_step_under_the_pointer(levels: int, share: float) -> None:
     view = view_at(90_000, zoom=2)
