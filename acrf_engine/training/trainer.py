@@ -24,8 +24,9 @@ from acrf_engine.method.losses import Lambdas
 from acrf_engine.method.step import MicroStep, acrf_micro_step
 from acrf_engine.model import lora
 from acrf_engine.model.zimage import velocity
-from acrf_engine.protocol import Checkpoint, Step, WarningEvent, clip_text
+from acrf_engine.protocol import Checkpoint, Step, WarningEvent
 from acrf_engine.run.folder import RunFolder
+from acrf_engine.run.wire import clip_text
 from acrf_engine.training import checkpoint as checkpoints
 from acrf_engine.training import saved_state
 from acrf_engine.training.balance import AnchorBalance
