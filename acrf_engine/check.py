@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import re
 import shutil
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
-from acrf_engine.config import RunConfig, dataset_folder
-from acrf_engine.data.buckets import bucket_for
+from acrf_engine.config import DatasetSource, RunConfig, dataset_folder
+from acrf_engine.data.buckets import fills
 from acrf_engine.data.errors import printable
 from acrf_engine.data.holdout import choose
-from acrf_engine.data.scan import Scan, scan
+from acrf_engine.data.mixture import batch_sizes, epoch_counts, placed
+from acrf_engine.data.scan import Picture, scan
 from acrf_engine.model.layout import Checkpoint, ModelError
 from acrf_engine.run.devices import candidates, visible_gpus
 from acrf_engine.run.folder import RunError
@@ -35,6 +38,7 @@ class Report:
     held_out: int = 0
     without_caption: int = 0
     left_out: list[dict[str, str]] = field(default_factory=list)
+    sources: list[dict[str, Any]] = field(default_factory=list)
     buckets: dict[str, int] = field(default_factory=dict)
     resolution: int = 0
     micro_batches_per_epoch: int = 0
@@ -65,29 +69,73 @@ def check(config: RunConfig, name: str, runs_dir: Path) -> Report:
 
 def _look_at_data(config: RunConfig, report: Report) -> None:
     sources = [source.model_copy(update={"path": str(dataset_folder(source))}) for source in config.sources()]
-    found: Scan = scan(sources, config.trigger)
+    regularisation = config.regularisation.source()
+    found = scan(sources, config.trigger, regularisation=regularisation)
     report.pictures = len(found.pictures)
     report.without_caption = sum(not picture.has_caption_file for picture in found.pictures)
     report.left_out = [{"path": printable(item.path), "reason": item.reason} for item in found.rejected]
-    repeats: dict[str, int] = {}
+    report.notes += found.notices
     held_out = choose(found.pictures, config.validation.holdout, config.seed)
     report.held_out = len(held_out)
-    for picture in found.pictures:
-        if picture.sha256 in held_out:
-            continue
-        width, height = bucket_for(picture.width, picture.height, report.resolution)
+    examples = placed(found.pictures, report.resolution, config.data.upscale)
+    trained = [(picture, size) for picture, size in examples if picture.sha256 not in held_out]
+    for _, (width, height) in trained:
         name = f"{width}x{height}"
         report.buckets[name] = report.buckets.get(name, 0) + 1
-        repeats[name] = repeats.get(name, 0) + picture.repeats
-    report.micro_batches_per_epoch = sum(math.ceil(count / config.batch_size) for count in repeats.values())
-    if report.without_caption and not any(source.default_caption for source in sources) and not config.trigger:
+    counts = epoch_counts(examples, config.regularisation.ratio, held_out)
+    lengths = batch_sizes(counts, config.batch_size)
+    report.micro_batches_per_epoch = len(lengths)
+    every = [*sources, *([regularisation] if regularisation is not None else [])]
+    report.sources = [
+        _source(source, [picture for picture in found.pictures if picture.source == number])
+        for number, source in enumerate(every)
+    ]
+    if regularisation is not None:
+        report.sources[-1] |= {"regularisation": True, "ratio": config.regularisation.ratio}
+    if silent := sum(not picture.caption for picture in found.pictures):
         report.notes.append(
-            f"{report.without_caption} pictures have no caption: they train on the empty prompt "
+            f"{silent} pictures have no caption: they train on the empty prompt "
             "(add .txt files, a trigger, or a default_caption)"
         )
-    small = [p.path.name for p in found.pictures if p.width * p.height < report.resolution**2 * 0.5]
-    if small:
-        report.notes.append(f"{len(small)} pictures are smaller than the training size and will be enlarged")
+    _note_sizes(config, report, found.pictures)
+    if (short := sum(length < config.batch_size for length in lengths)) and config.batch_size > 1:
+        report.notes.append(
+            f"{short} of {len(lengths)} micro-batches an epoch are short, since pictures of one batch share a size; "
+            "their loss counts by their number of pictures, so that every picture counts the same"
+        )
+
+
+def _source(source: DatasetSource, pictures: list[Picture]) -> dict[str, Any]:
+    """What a source gives, for the JSON and for people."""
+    captions = Counter(picture.caption_from for picture in pictures)
+    found = {
+        "path": printable(source.path),
+        "pictures": len(pictures),
+        "repeats": source.repeats,
+        "weight": source.weight,
+        "captions": dict(captions.most_common()),
+    }
+    if source.masks:
+        found["masks"] = sum(picture.mask is not None for picture in pictures)
+    if source.resolutions():
+        found["resolutions"] = list(source.resolutions())
+    return found
+
+
+def _note_sizes(config: RunConfig, report: Report, pictures: Sequence[Picture]) -> None:
+    small = [
+        picture.path
+        for picture in pictures
+        if not fills(picture.width, picture.height, min(picture.resolutions or (report.resolution,)))
+    ]
+    if not small:
+        return
+    names = ", ".join(printable(path.name) for path in small[:5]) + (" ..." if len(small) > 5 else "")
+    they = f"{len(small)} picture{'s do' if len(small) > 1 else ' does'} not fill the training size"
+    if config.data.upscale:
+        report.notes.append(f"{they} and will be enlarged: {names}")
+    else:
+        report.notes.append(f"{they} and will train in smaller buckets (data.upscale: true enlarges): {names}")
 
 
 def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -> None:
@@ -106,7 +154,8 @@ def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -
     width = 2 if half else 4
     shape = checkpoint.part_config("transformer")
     dim, layers = int(shape.get("dim", 3840)), int(shape.get("n_layers", 30))
-    tokens = config.batch_size * (report.resolution // 16) ** 2
+    side = max([report.resolution, *(side for source in report.sources for side in source.get("resolutions", []))])
+    tokens = config.batch_size * (side // 16) ** 2
     wanted = config.memory.gradient_checkpointing
     checkpointing = wanted == "on" or (wanted == "auto" and report.base_parameters > 1e9)
     # Per token and layer roughly 34 values are kept for backward; with checkpointing one, and one layer in full.
@@ -165,6 +214,23 @@ def _pictures(report: Report) -> str:
     return f"{report.pictures}{held_out}, {report.without_caption} without caption, {len(report.left_out)} left out"
 
 
+def _source_line(source: dict[str, Any]) -> str:
+    """One source for people: where it is, what it gives, and how it counts."""
+    captions = ", ".join(f"{count} from {origin}" for origin, count in source["captions"].items())
+    parts = [f"{source['pictures']} pictures", f"captions: {captions or 'none'}"]
+    if source.get("regularisation"):
+        parts.insert(1, f"regularisation, {source['ratio']:g} for each training picture")
+    elif source["repeats"] > 1:
+        parts.append(f"{source['repeats']} times an epoch")
+    if source["weight"] != 1:
+        parts.append(f"weight {source['weight']:g}")
+    if "masks" in source:
+        parts.append(f"{source['masks']} masks")
+    if "resolutions" in source:
+        parts.append("at " + ", ".join(map(str, source["resolutions"])))
+    return f"{source['path']}: " + "; ".join(parts)
+
+
 def lines(report: Report) -> list[str]:
     """The report for people."""
 
@@ -174,6 +240,7 @@ def lines(report: Report) -> list[str]:
     rows: list[tuple[str, Any]] = [
         ("model", f"{report.model}  ({report.base_parameters / 1e6:,.1f} M parameters)"),
         ("pictures", _pictures(report)),
+        *(("source", _source_line(source)) for source in report.sources),
         ("buckets", ", ".join(f"{name}: {count}" for name, count in report.buckets.items())),
         ("steps", f"{report.steps:,}  ({report.micro_batches_per_epoch} micro-batches an epoch)"),
         ("LoRA", f"{report.trainable_parameters:,} trainable parameters"),

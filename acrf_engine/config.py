@@ -11,43 +11,20 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from acrf_engine.config_group import Group as Group
+from acrf_engine.config_group import NonNegative
+from acrf_engine.data_config import PICTURE_SUFFIXES as PICTURE_SUFFIXES
+from acrf_engine.data_config import DataConfig, RegularisationConfig
+from acrf_engine.data_config import DatasetSource as DatasetSource
 from acrf_engine.paths import shown_if_not_utf8
 from acrf_engine.yaml_source import ConfigError, KeyPath, dump_text, load_file, parse_value
 
 TINY_MODEL = "tiny"
 DEMO_DATASET = "demo"
+MASKS_IN_ALPHA = "alpha"
 ASSETS = Path(__file__).parent / "assets"
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
-
-
-class DatasetSource(Group):
-    """One folder of pictures with captions beside them."""
-
-    path: str
-    """Folder of pictures (png, jpg, jpeg, webp, bmp); captions are .txt files of the same name."""
-    default_caption: str = Field("", max_length=4000)
-    """Caption of pictures that have no .txt file."""
-    repeats: int = Field(1, ge=1, le=1000)
-    """How often each picture of this folder is seen in one epoch."""
-
-
-class DataConfig(Group):
-    """What a batch is made of, and by whom."""
-
-    num_workers: int = Field(0, ge=0, le=16)
-    """Loader processes that put batches together ahead of the training loop; 0: the training process does it."""
-    flip: bool = False
-    """Mirror each picture with probability 1/2; latents are cached both ways."""
-    caption_dropout: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
-    """Share of the pictures that are trained on the embedding of the empty prompt in the place of their caption."""
 
 
 class LossConfig(Group):
@@ -212,6 +189,7 @@ class RunConfig(Group):
     on_failure: str = Field("", max_length=4000)
     """Shell command to run when the run has failed or was interrupted for good."""
     data: DataConfig = DataConfig()
+    regularisation: RegularisationConfig = RegularisationConfig()
     loss: LossConfig = LossConfig()
     anchors: AnchorConfig = AnchorConfig()
     lora: LoraConfig = LoraConfig()
@@ -239,6 +217,8 @@ class RunConfig(Group):
             raise ValueError("safety.non_finite_limit has no effect with non_finite 'stop' (remove it)")
         if self.validation.holdout == 0 and self.validation.every != ValidationConfig().every:
             raise ValueError("validation.every has no effect with validation.holdout 0 (hold pictures out)")
+        if isinstance(self.dataset, list) and not self.dataset:
+            raise ValueError("dataset: the list is empty (name the folder that holds your pictures)")
         if self.jitter_scale == 0 and self.anchors.jitter != "uniform":
             raise ValueError("anchors.jitter has no effect with jitter_scale 0 (remove it)")
         return self
@@ -280,7 +260,8 @@ def absolute(config: RunConfig, origin: Path | None = None) -> RunConfig:
     except _Missing as missing:
         where = ""
         if origin is not None and origin.is_file():
-            line = _line_of((missing.key,), load_file(origin)[1])
+            keys = tuple(int(part) if part.isdigit() else part for part in missing.key.split("."))
+            line = _line_of(keys, load_file(origin)[1])
             where = f"{origin}:{line}: " if line else f"{origin}: "
         raise ConfigError(f"{where}{missing.key}: {missing}") from None
 
@@ -295,15 +276,39 @@ class _Missing(Exception):
 
 def _absolute(config: RunConfig) -> RunConfig:
     sources = []
-    for source in config.sources():
+    for index, source in enumerate(config.sources()):
         folder = ASSETS / "demo" if source.path == DEMO_DATASET else Path(source.path).expanduser().absolute()
         _require_pictures(folder)
-        sources.append(source.model_copy(update={"path": str(folder)}))
+        sources.append(source.model_copy(update={"path": str(folder), **_absolute_options(source, folder, index)}))
     if isinstance(config.dataset, str):
         dataset: Any = config.dataset if config.dataset == DEMO_DATASET else sources[0].path
     else:
         dataset = sources
-    return config.model_copy(update={"model": _resolve_model(config.model), "dataset": dataset})
+    regularisation = config.regularisation
+    if regularisation.path:
+        folder = Path(regularisation.path).expanduser().absolute()
+        _require_pictures(folder, "regularisation.path")
+        regularisation = regularisation.model_copy(update={"path": str(folder)})
+    return config.model_copy(
+        update={"model": _resolve_model(config.model), "dataset": dataset, "regularisation": regularisation}
+    )
+
+
+def _absolute_options(source: DatasetSource, folder: Path, index: int) -> dict[str, str]:
+    """The paths among a source's options; a captions file is looked for in the source's folder too."""
+    options = {}
+    if source.captions:
+        given = Path(source.captions).expanduser()
+        file = next((path for path in (given.absolute(), folder / given) if path.is_file()), None)
+        if file is None:
+            raise _Missing(f"dataset.{index}.captions", f"{given.absolute()}: there is no such file (fix the path)")
+        _require_utf8(file, f"dataset.{index}.captions")
+        options["captions"] = str(file)
+    if source.masks not in ("", MASKS_IN_ALPHA):
+        masks = Path(source.masks).expanduser().absolute()
+        _require_pictures(masks, f"dataset.{index}.masks")
+        options["masks"] = str(masks)
+    return options
 
 
 def model_folder(model: str) -> Path | None:
@@ -347,20 +352,20 @@ def _require_utf8(path: Path, key: str) -> None:
         raise _Missing(key, f"{shown}: this path is no valid UTF-8 (rename the folder)")
 
 
-def _require_pictures(folder: Path) -> None:
-    _require_utf8(folder, "dataset")
+def _require_pictures(folder: Path, key: str = "dataset") -> None:
+    _require_utf8(folder, key)
     if not folder.exists():
-        raise _Missing("dataset", f"{folder}: there is no such folder (make it and put pictures in, or fix the path)")
+        raise _Missing(key, f"{folder}: there is no such folder (make it and put pictures in, or fix the path)")
     if not folder.is_dir():
-        raise _Missing("dataset", f"{folder}: this is a file, not a folder (give the folder it is in)")
+        raise _Missing(key, f"{folder}: this is a file, not a folder (give the folder it is in)")
     try:
         names = [name for _, _, files in os.walk(folder) for name in files if not name.startswith(".")]
     except OSError as error:
-        raise _Missing("dataset", f"{folder}: cannot be read ({error.strerror})") from None
+        raise _Missing(key, f"{folder}: cannot be read ({error.strerror})") from None
     if not any(name.lower().endswith(PICTURE_SUFFIXES) for name in names):
         kinds = sorted({Path(name).suffix.lower() or name for name in names})[:5]
         found = f"; it holds {len(names)} other files: {', '.join(kinds)}" if names else "; it is empty"
-        raise _Missing("dataset", f"{folder}: no pictures found ({', '.join(PICTURE_SUFFIXES)}{found})")
+        raise _Missing(key, f"{folder}: no pictures found ({', '.join(PICTURE_SUFFIXES)}{found})")
 
 
 def _apply(values: dict[str, Any], override: str) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+import os
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -20,8 +21,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from acrf_engine.data.buckets import Size, bucket_for, resize_and_crop
+from acrf_engine.data.buckets import Size, resize_and_crop
 from acrf_engine.data.errors import DataError, printable
+from acrf_engine.data.identity import data_parts, uncommon
+from acrf_engine.data.masks import coverage
+from acrf_engine.data.mixture import placed
 from acrf_engine.data.pictures import load_rgb
 from acrf_engine.data.scan import Picture, Progress, Scan
 from acrf_engine.data.tensor_files import FORMAT, Cache, Kind
@@ -32,7 +36,8 @@ VAE_FACTOR = 8
 
 # Part of a latent's key: change it whenever the same file would give other pixels than before.
 _PIXELS = "lanczos-centre-1"
-_DECODED_AHEAD = 2
+_CELLS = "box-centre-1"
+DECODE_THREADS = min(4, os.cpu_count() or 1)
 
 
 class Encoder(Protocol):
@@ -51,7 +56,10 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """What the model sees of one picture; bucket is (width, height) in pixels, tensors are float32 on the CPU."""
+    """What the model sees of one picture; bucket is (width, height) in pixels, tensors are float32 on the CPU.
+
+    `mask_HW` is the weight of each latent cell in the loss, in [0, 1]; None is 1 everywhere.
+    """
 
     index: int
     picture: Picture
@@ -59,24 +67,28 @@ class Example:
     latent_CHW: Tensor
     caption_LD: Tensor
     mirrored_CHW: Tensor | None = None
+    mask_HW: Tensor | None = None
 
     def mirrored(self) -> Example:
         """The picture seen in a mirror. Raises ValueError where its latent is cached one way only."""
         if self.mirrored_CHW is None:
             raise ValueError(f"{printable(self.picture.path)} was not cached both ways")
-        return replace(self, latent_CHW=self.mirrored_CHW)
+        mask_HW = None if self.mask_HW is None else self.mask_HW.flip(-1)
+        return replace(self, latent_CHW=self.mirrored_CHW, mask_HW=mask_HW)
 
 
 @dataclass(frozen=True, eq=False)
 class CachedDataset:
     """All examples in memory. `captions` has the embedding of every text asked for, the empty one included.
 
-    `fingerprint` identifies exactly what a run trains on: contents, captions, repeats, order, resolution and encoder.
+    `fingerprint` identifies exactly what a run trains on: contents, captions, repeats, order, resolution, masks,
+    weights and encoder; `parts` the same one by one, by names for people.
     """
 
     examples: tuple[Example, ...]
     captions: Mapping[str, Tensor]
     fingerprint: str
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def bucket_counts(self) -> dict[Size, int]:
@@ -93,19 +105,22 @@ def fill(
     on_progress: Progress | None = None,
     extra_captions: Sequence[str] = (),
     flip: bool = False,
+    upscale: bool = False,
 ) -> CachedDataset:
     """Return every example of `scan` with its tensors, encoding only what the cache lacks.
+
+    A picture is an example at each of its training sizes; see `acrf_engine.data.buckets.training_sizes`.
 
     `make_encoder` is called only when something is lacking; `fingerprint` is that of the encoder it makes. Besides the
     captions of the pictures, the empty caption and `extra_captions` are embedded; with `flip` every picture is encoded
     mirrored too. `on_progress` counts captions and pictures together, those in the cache first. Raises DataError when a
-    picture has changed since the scan, when an encoder gives numbers that cannot be trained on, and when the cache
-    folder cannot be written.
+    picture or its mask has changed since the scan, when an encoder gives numbers that cannot be trained on, and when
+    the cache folder cannot be written.
     """
     texts = list(dict.fromkeys(["", *(p.caption for p in scan.pictures), *extra_captions]))
-    sizes = [bucket_for(p.width, p.height, resolution) for p in scan.pictures]
+    pairs = placed(scan.pictures, resolution, upscale)
     text_keys = {text: _key("captions", fingerprint, text) for text in texts}
-    views = [_View(p, size, False) for p, size in zip(scan.pictures, sizes, strict=True)]
+    views = [_View(picture, size, False) for picture, size in pairs]
     if flip:
         views += [replace(view, mirrored=True) for view in views]
     total = len(texts) + len(views)
@@ -144,6 +159,7 @@ def fill(
             cache.write("latents", views[index].key(fingerprint), latents[index])
             advance("pictures")
 
+    masks = _masks(pairs, cache)
     return CachedDataset(
         examples=tuple(
             Example(
@@ -152,16 +168,41 @@ def fill(
                 size,
                 latents[index],
                 captions[picture.caption],
-                latents[len(scan.pictures) + index] if flip else None,
+                latents[len(pairs) + index] if flip else None,
+                mask_HW,
             )
-            for index, (picture, size) in enumerate(zip(scan.pictures, sizes, strict=True))
+            for index, ((picture, size), mask_HW) in enumerate(zip(pairs, masks, strict=True))
         ),
         captions=captions,
         fingerprint=_digest(
             [FORMAT, _PIXELS, fingerprint, resolution, scan.fingerprint, *(p.repeats for p in scan.pictures)]
             + (["flip"] if flip else [])
+            + uncommon(pairs, resolution)
         ),
+        parts={name: _digest([value]) for name, value in data_parts(pairs).items()} | {"encoders": fingerprint},
     )
+
+
+def _masks(pairs: Sequence[tuple[Picture, Size]], cache: Cache) -> list[Tensor | None]:
+    """The weight of every latent cell of each example, kept in the cache as the latents are."""
+    found: list[Tensor | None] = []
+    for picture, size in pairs:
+        mask = picture.mask
+        if mask is None:
+            found.append(None)
+            continue
+        key = _key("masks", mask.sha256, int(mask.of_alpha), *size, _CELLS)
+        cells_HW = cache.read("masks", key)
+        if cells_HW is None:
+            cells_HW = torch.from_numpy(coverage(mask, size).copy())
+            cache.write("masks", key, cells_HW)
+        if not cells_HW.any() and not mask.minimum:
+            raise DataError(
+                f"{printable(picture.path)}: what its mask keeps is cropped away at {size[0]}x{size[1]} "
+                "(set mask_min_weight, or crop the picture yourself)"
+            )
+        found.append(mask.minimum + (1 - mask.minimum) * cells_HW)
+    return found
 
 
 @dataclass(frozen=True)
@@ -187,16 +228,16 @@ def _digest(parts: Sequence[object]) -> str:
 
 
 def _decode_ahead(views: Sequence[_View]) -> Iterator[Tensor]:
-    """Yield the pixels of every view in order, decoding the next pictures while one is being encoded."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
-    waiting: list[Future[Tensor]] = []
+    """Yield the pixels of every view in order; several threads decode the next pictures while one is being encoded."""
+    pool = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
+    waiting: deque[Future[Tensor]] = deque()
     try:
         for view in views:
             waiting.append(pool.submit(_pixels, view))
-            if len(waiting) > _DECODED_AHEAD:
-                yield waiting.pop(0).result()
+            if len(waiting) > DECODE_THREADS:
+                yield waiting.popleft().result()
         while waiting:
-            yield waiting.pop(0).result()
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 

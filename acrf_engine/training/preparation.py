@@ -31,7 +31,7 @@ from acrf_engine.model.zimage import (
     load_scheduler,
     load_transformer,
 )
-from acrf_engine.protocol import Event, Progress, WarningEvent
+from acrf_engine.protocol import Event, Progress, WarningEvent, clip_text
 from acrf_engine.randomness import seed_for
 
 LARGE_MODEL = 1_000_000_000
@@ -87,6 +87,8 @@ def prepare(config: RunConfig, report: Report, pulse: Pulse) -> Prepared:
         [example.picture.repeats for example in dataset.examples],
         config.batch_size,
         config.seed,
+        [example.index for example in dataset.examples if example.picture.regularisation],
+        config.regularisation.ratio,
     )
     return Prepared(
         checkpoint,
@@ -126,9 +128,11 @@ def cache_data(
         return say
 
     sources = [source.model_copy(update={"path": str(dataset_folder(source))}) for source in config.sources()]
-    found = scan(sources, config.trigger, progress("caching"))
+    found = scan(sources, config.trigger, progress("caching"), config.regularisation.source())
     for rejected in found.rejected:
         report(WarningEvent(f"left out: {printable(rejected.path)}: {rejected.reason}"))
+    for notice in found.notices:
+        report(WarningEvent(clip_text(notice)))
     held_out = choose(found.pictures, config.validation.holdout, config.seed)
     prompts = config.preview.prompts or [found.pictures[0].caption]
     dataset = fill(
@@ -140,6 +144,7 @@ def cache_data(
         progress("caching"),
         prompts,
         config.data.flip,
+        config.data.upscale,
     )
     return *split(dataset, held_out), prompts
 

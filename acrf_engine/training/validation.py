@@ -74,6 +74,7 @@ class Validator:
                     self._trainer.method,
                     picture,
                     anchors,
+                    None if example.mask_HW is None else example.mask_HW.to(prepared.device),
                 )
         finally:
             prepared.transformer.train()
