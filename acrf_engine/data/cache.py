@@ -91,8 +91,13 @@ class CachedDataset:
     parts: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def pictures(self) -> int:
+        """Number of pictures; one that is trained at several sizes has as many examples."""
+        return len({example.picture.sha256 for example in self.examples})
+
+    @property
     def bucket_counts(self) -> dict[Size, int]:
-        """Number of pictures in each bucket in use, fullest bucket first."""
+        """Number of examples in each bucket in use, fullest bucket first."""
         return dict(Counter(example.bucket for example in self.examples).most_common())
 
 

@@ -18,7 +18,7 @@ def plan_event(trainer: Trainer) -> Plan:
         model=config.model,
         device=_device_name(prepared.device),
         dtype=str(prepared.dtype).removeprefix("torch."),
-        pictures=len(prepared.dataset.examples),
+        pictures=prepared.dataset.pictures,
         buckets=_fullest(prepared.dataset.bucket_counts),
         batch_size=config.batch_size,
         gradient_accumulation=config.gradient_accumulation,
@@ -42,7 +42,7 @@ def plan_event(trainer: Trainer) -> Plan:
         lambda_fft=trainer.settings.lambda_fft,
         max_grad_norm=trainer.settings.max_grad_norm,
         versions=environment(),
-        held_out=len(prepared.held_out.examples),
+        held_out=prepared.held_out.pictures,
     )
 
 
