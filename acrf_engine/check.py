@@ -25,6 +25,7 @@ from acrf_engine.run.folder import RunError
 from acrf_engine.run.hardware import GpuReader
 from acrf_engine.run.waiting import holders
 
+LEFT_OUT_SHOWN = 100
 ADAM_STATE_BYTES = {"AdamW8bit": 2, "AdamW": 8}
 
 
@@ -123,6 +124,15 @@ def _source(source: DatasetSource, pictures: list[Picture]) -> dict[str, Any]:
 
 
 def _note_sizes(config: RunConfig, report: Report, pictures: Sequence[Picture]) -> None:
+    for side in sorted(
+        {side for picture in pictures for side in picture.resolutions if side > min(picture.resolutions)}
+    ):
+        of_side = [picture for picture in pictures if side in picture.resolutions]
+        if lacking := [p for p in of_side if not config.data.upscale and not fills(p.width, p.height, side)]:
+            report.notes.append(
+                f"{len(lacking)} of {len(of_side)} pictures do not fill {side} and are not seen at it "
+                "(data.upscale: true enlarges)"
+            )
     small = [
         picture.path
         for picture in pictures
@@ -252,5 +262,7 @@ def lines(report: Report) -> list[str]:
         ("disk", f"about {gib(report.disk_needed)} of {gib(report.disk_free)} free"),
     ]
     text = [f"{name:>9}  {value}" for name, value in rows]
-    text += [f"{'left out':>9}  {item['path']}: {item['reason']}" for item in report.left_out]
+    text += [f"{'left out':>9}  {item['path']}: {item['reason']}" for item in report.left_out[:LEFT_OUT_SHOWN]]
+    if more := len(report.left_out[LEFT_OUT_SHOWN:]):
+        text.append(f"{'left out':>9}  {more:,} more (--json names all)")
     return text + [f"{'note':>9}  {note}" for note in report.notes]

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-NAMES = ("engine", "supervisor")
+NAMES = ("engine", "data", "supervisor")
 
 
 def main() -> int:

@@ -232,14 +232,14 @@ def _digest(parts: Sequence[object]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _decode_ahead(views: Sequence[_View]) -> Iterator[Tensor]:
+def _decode_ahead(views: Sequence[_View], threads: int = DECODE_THREADS) -> Iterator[Tensor]:
     """Yield the pixels of every view in order; several threads decode the next pictures while one is being encoded."""
-    pool = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     waiting: deque[Future[Tensor]] = deque()
     try:
         for view in views:
             waiting.append(pool.submit(_pixels, view))
-            if len(waiting) > DECODE_THREADS:
+            if len(waiting) > threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -27,6 +27,7 @@ CaptionFrom = Literal["text file", "captions file", "default"]
 
 _THREADS = 4
 _SHOWN = 5
+_SPLITS = {"train", "validation", "val", "test"}
 
 
 class Source(Protocol):
@@ -158,6 +159,11 @@ def _look_into(source: Source, number: int, rejected: list[Rejected], notices: l
     masks = MaskFolder(source.masks, folder, source.mask_min_weight) if source.masks else None
     listing = list_folder(folder, masks.folder if masks is not None else None)
     rejected += listing.closed
+    parts = {path.relative_to(folder).parts[0] for path in listing.paths if path.parent != folder}
+    if len(splits := sorted(parts & _SPLITS)) > 1:
+        notices.append(
+            f"{printable(folder)}: the splits {', '.join(splits)} are all trained on (give the folder of one as path)"
+        )
     files = CaptionsFiles()
     if source.captions:
         files.read(Path(source.captions), [folder, Path(source.captions).parent])

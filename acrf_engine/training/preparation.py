@@ -35,6 +35,7 @@ from acrf_engine.protocol import Event, Progress, WarningEvent, clip_text
 from acrf_engine.randomness import seed_for
 
 LARGE_MODEL = 1_000_000_000
+LEFT_OUT_SHOWN = 100
 Report = Callable[[Event], None]
 Pulse = Callable[[], None]
 """Called often during long phases; may raise to leave them."""
@@ -129,8 +130,10 @@ def cache_data(
 
     sources = [source.model_copy(update={"path": str(dataset_folder(source))}) for source in config.sources()]
     found = scan(sources, config.trigger, progress("caching"), config.regularisation.source())
-    for rejected in found.rejected:
-        report(WarningEvent(f"left out: {printable(rejected.path)}: {rejected.reason}"))
+    for rejected in found.rejected[:LEFT_OUT_SHOWN]:
+        report(WarningEvent(clip_text(f"left out: {printable(rejected.path)}: {rejected.reason}")))
+    if more := len(found.rejected[LEFT_OUT_SHOWN:]):
+        report(WarningEvent(f"left out: {more:,} more (`acrf-tui check --json` names all)"))
     for notice in found.notices:
         report(WarningEvent(clip_text(notice)))
     held_out = choose(found.pictures, config.validation.holdout, config.seed)

@@ -63,7 +63,11 @@ def test_a_folder_of_splits_has_a_file_in_each(bare: Path, source: Source, photo
     write_jsonl(bare / "train" / "metadata.jsonl", {"file_name": "1.png", "text": "a cup"})
     write_jsonl(bare / "validation" / "metadata.jsonl", {"file_name": "1.png", "text": "a cat"})
     write_jsonl(bare / "metadata.jsonl", {"file_name": "astronaut.png", "text": "a woman"})
-    found = {p.path.relative_to(bare).as_posix(): p.caption for p in scan([source(str(bare))]).pictures}
+    result = scan([source(str(bare))])
+    assert result.notices == (
+        f"{bare}: the splits train, validation are all trained on (give the folder of one as path)",
+    )
+    found = {p.path.relative_to(bare).as_posix(): p.caption for p in result.pictures}
     assert found == {"astronaut.png": "a woman", "train/1.png": "a cup", "validation/1.png": "a cat"}
 
 

@@ -171,6 +171,28 @@ def test_the_check_names_pictures_that_do_not_fill_the_training_size(
         assert note.endswith("small.png")
 
 
+def test_a_size_that_a_picture_does_not_fill_is_said(
+    make_config: Callable[..., RunConfig], photo_folder: Path, tmp_path: Path
+) -> None:
+    config = make_config(dataset=[{"path": str(photo_folder), "resolution": [1024, 64]}])
+    report = check(config, "config.yaml", tmp_path)
+    assert "4 of 4 pictures do not fill 1024 and are not seen at it (data.upscale: true enlarges)" in report.notes
+    assert sum(report.buckets.values()) == 4
+
+
+def test_a_long_list_of_what_is_left_out_is_cut_for_people_and_whole_in_json(
+    make_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    Image.effect_noise((70, 70), 40).save(tmp_path / "a.png")
+    entries = [json.dumps({"file_name": f"{number}.png", "text": "gone"}) for number in range(130)]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(entries))
+    report = check(make_config(dataset=str(tmp_path)), "config.yaml", tmp_path)
+    assert len(report.left_out) == 130
+    text = lines(report)
+    assert sum("no such picture" in line for line in text) == 100
+    assert any("30 more (--json names all)" in line for line in text)
+
+
 # ---- the config ------------------------------------------------------------------------------------------------------
 
 
