@@ -226,8 +226,9 @@ def _pictures(report: Report) -> str:
 
 def _source_line(source: dict[str, Any]) -> str:
     """One source for people: where it is, what it gives, and how it counts."""
-    captions = ", ".join(f"{count} from {origin}" for origin, count in source["captions"].items())
-    parts = [f"{source['pictures']} pictures", f"captions: {captions or 'none'}"]
+    captions = ", ".join(f"{number} from {origin}" for origin, number in source["captions"].items())
+    count = source["pictures"]
+    parts = [f"{count} picture{'' if count == 1 else 's'}", f"captions: {captions or 'none'}"]
     if source.get("regularisation"):
         parts.insert(1, f"regularisation, {source['ratio']:g} for each training picture")
     elif source["repeats"] > 1:
@@ -235,7 +236,7 @@ def _source_line(source: dict[str, Any]) -> str:
     if source["weight"] != 1:
         parts.append(f"weight {source['weight']:g}")
     if "masks" in source:
-        parts.append(f"{source['masks']} masks")
+        parts.append(f"{source['masks']} mask{'' if source['masks'] == 1 else 's'}")
     if "resolutions" in source:
         parts.append("at " + ", ".join(map(str, source["resolutions"])))
     return f"{source['path']}: " + "; ".join(parts)
