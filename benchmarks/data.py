@@ -21,7 +21,8 @@ def measure() -> Iterator[dict[str, Any]]:
     from PIL import Image
 
     from acrf_engine.config import DatasetSource
-    from acrf_engine.data.cache import DECODE_THREADS, _decode_ahead, _View
+    from acrf_engine.data.cache import _pixels, _View
+    from acrf_engine.data.decoding import DECODE_THREADS, decoded_ahead
     from acrf_engine.data.mixture import placed
     from acrf_engine.data.scan import scan
 
@@ -34,7 +35,7 @@ def measure() -> Iterator[dict[str, Any]]:
 
         def seconds(threads: int) -> float:
             started = time.perf_counter()
-            for _ in _decode_ahead(views, threads):
+            for _ in decoded_ahead(_pixels, views, threads):
                 pass
             return time.perf_counter() - started
 

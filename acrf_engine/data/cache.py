@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -22,9 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from acrf_engine.data.buckets import Size, resize_and_crop
+from acrf_engine.data.decoding import decoded_ahead
 from acrf_engine.data.errors import DataError, printable
 from acrf_engine.data.identity import data_parts, uncommon
-from acrf_engine.data.masks import coverage
+from acrf_engine.data.masks import Mask, coverage
 from acrf_engine.data.mixture import placed
 from acrf_engine.data.pictures import load_rgb
 from acrf_engine.data.scan import Picture, Progress, Scan
@@ -37,7 +36,6 @@ VAE_FACTOR = 8
 # Part of a latent's key: change it whenever the same file would give other pixels than before.
 _PIXELS = "lanczos-centre-1"
 _CELLS = "box-centre-1"
-DECODE_THREADS = min(4, os.cpu_count() or 1)
 
 
 class Encoder(Protocol):
@@ -118,9 +116,9 @@ def fill(
 
     `make_encoder` is called only when something is lacking; `fingerprint` is that of the encoder it makes. Besides the
     captions of the pictures, the empty caption and `extra_captions` are embedded; with `flip` every picture is encoded
-    mirrored too. `on_progress` counts captions and pictures together, those in the cache first. Raises DataError when a
-    picture or its mask has changed since the scan, when an encoder gives numbers that cannot be trained on, and when
-    the cache folder cannot be written.
+    mirrored too. `on_progress` counts masks, captions and pictures together, of each kind those in the cache first.
+    Raises DataError when a picture or its mask has changed since the scan, when an encoder gives numbers that cannot be
+    trained on, and when the cache folder cannot be written.
     """
     texts = list(dict.fromkeys(["", *(p.caption for p in scan.pictures), *extra_captions]))
     pairs = placed(scan.pictures, resolution, upscale)
@@ -128,7 +126,7 @@ def fill(
     views = [_View(picture, size, False) for picture, size in pairs]
     if flip:
         views += [replace(view, mirrored=True) for view in views]
-    total = len(texts) + len(views)
+    total = len(texts) + len(views) + sum(picture.mask is not None for picture, _ in pairs)
     done = 0
 
     def advance(what: str) -> None:
@@ -137,6 +135,8 @@ def fill(
         if on_progress is not None:
             on_progress(done, total, what)
 
+    # Masks first: one that cannot be used is known before anything is encoded.
+    masks = _masks(pairs, cache, advance)
     captions: dict[str, Tensor] = {}
     for text in texts:
         if (tensor := cache.read("captions", text_keys[text])) is not None:
@@ -148,7 +148,7 @@ def fill(
             latents[index] = tensor
             advance("pictures")
 
-    if done < total:
+    if len(captions) < len(texts) or len(latents) < len(views):
         cache.remove_leftovers()
         encoder = make_encoder()
         if encoder.fingerprint != fingerprint:
@@ -159,12 +159,11 @@ def fill(
                 cache.write("captions", text_keys[text], captions[text])
                 advance("captions")
         missing = [index for index in range(len(views)) if index not in latents]
-        for index, pixels_3HW in zip(missing, _decode_ahead([views[index] for index in missing]), strict=True):
+        for index, pixels_3HW in zip(missing, decoded_ahead(_pixels, [views[index] for index in missing]), strict=True):
             latents[index] = _checked_latent(encoder, views[index].picture, pixels_3HW)
             cache.write("latents", views[index].key(fingerprint), latents[index])
             advance("pictures")
 
-    masks = _masks(pairs, cache)
     return CachedDataset(
         examples=tuple(
             Example(
@@ -174,9 +173,9 @@ def fill(
                 latents[index],
                 captions[picture.caption],
                 latents[len(pairs) + index] if flip else None,
-                mask_HW,
+                masks.get(index),
             )
-            for index, ((picture, size), mask_HW) in enumerate(zip(pairs, masks, strict=True))
+            for index, (picture, size) in enumerate(pairs)
         ),
         captions=captions,
         fingerprint=_digest(
@@ -188,26 +187,31 @@ def fill(
     )
 
 
-def _masks(pairs: Sequence[tuple[Picture, Size]], cache: Cache) -> list[Tensor | None]:
-    """The weight of every latent cell of each example, kept in the cache as the latents are."""
-    found: list[Tensor | None] = []
-    for picture, size in pairs:
-        mask = picture.mask
-        if mask is None:
-            found.append(None)
-            continue
+def _masks(pairs: Sequence[tuple[Picture, Size]], cache: Cache, advance: Callable[[str], None]) -> dict[int, Tensor]:
+    """The weight of every latent cell of each example that has a mask, kept in the cache as the latents are."""
+    masked = [(index, picture, picture.mask, size) for index, (picture, size) in enumerate(pairs) if picture.mask]
+    cells: dict[int, Tensor] = {}
+    missing: list[tuple[int, str, Mask, Size]] = []
+    for index, _, mask, size in masked:
         key = _key("masks", mask.sha256, int(mask.of_alpha), *size, _CELLS)
-        cells_HW = cache.read("masks", key)
-        if cells_HW is None:
-            cells_HW = torch.from_numpy(coverage(mask, size).copy())
-            cache.write("masks", key, cells_HW)
-        if not cells_HW.any() and not mask.minimum:
+        if (tensor := cache.read("masks", key)) is not None:
+            cells[index] = tensor
+            advance("masks")
+        else:
+            missing.append((index, key, mask, size))
+    kept = decoded_ahead(lambda item: coverage(item[2], item[3]), missing)
+    for (index, key, _, _), cells_HW in zip(missing, kept, strict=True):
+        cells[index] = torch.from_numpy(cells_HW.copy())
+        cache.write("masks", key, cells[index])
+        advance("masks")
+    for index, picture, mask, (width, height) in masked:
+        if not cells[index].any() and not mask.minimum:
             raise DataError(
-                f"{printable(picture.path)}: what its mask keeps is cropped away at {size[0]}x{size[1]} "
+                f"{printable(picture.path)}: what its mask keeps is cropped away at {width}x{height} "
                 "(set mask_min_weight, or crop the picture yourself)"
             )
-        found.append(mask.minimum + (1 - mask.minimum) * cells_HW)
-    return found
+        cells[index] = cells[index] + mask.minimum * (1 - cells[index])  # in this form 1 stays 1 exactly
+    return cells
 
 
 @dataclass(frozen=True)
@@ -230,21 +234,6 @@ def _key(kind: Kind, *parts: str | int) -> str:
 def _digest(parts: Sequence[object]) -> str:
     # JSON keeps ("ab", "c") and ("a", "bc") apart.
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _decode_ahead(views: Sequence[_View], threads: int = DECODE_THREADS) -> Iterator[Tensor]:
-    """Yield the pixels of every view in order; several threads decode the next pictures while one is being encoded."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    waiting: deque[Future[Tensor]] = deque()
-    try:
-        for view in views:
-            waiting.append(pool.submit(_pixels, view))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _pixels(view: _View) -> Tensor:

@@ -21,7 +21,7 @@ from acrf_engine.data.pictures import PictureFacts, inspect, load_rgb
 __all__ = ["DataError", "Picture", "Progress", "Rejected", "Scan", "Source", "load_rgb", "scan"]
 
 Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what), `what` being "pictures" or "captions"; what it raises ends the work."""
+"""Called with (done, total, what), `what` being "pictures", "captions" or "masks"; what it raises ends the work."""
 
 CaptionFrom = Literal["text file", "captions file", "default"]
 

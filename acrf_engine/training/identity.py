@@ -55,7 +55,7 @@ def _changed_parts(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """What of the data is another, in words; a picture that came or went takes its caption and all else with it."""
     changed = [name for name in now if before.get(name) != now[name]]
     if not before or not changed:
-        return "the pictures or captions"
+        return "the pictures, captions or options of the data set"
     return "the pictures" if "pictures" in changed else f"the {' and '.join(changed)}"
 
 

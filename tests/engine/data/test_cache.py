@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from acrf_engine.data.cache import DECODE_THREADS, Cache, CachedDataset, fill
+from acrf_engine.data.cache import Cache, CachedDataset, fill
+from acrf_engine.data.decoding import DECODE_THREADS
 from acrf_engine.data.errors import DataError
 from acrf_engine.data.pictures import load_rgb
 from acrf_engine.data.scan import scan

@@ -156,6 +156,25 @@ def test_masks_are_kept_in_the_cache_and_a_changed_one_is_read_anew(
     assert [name for name in first.parts if first.parts[name] != changed.parts[name]] == ["masks"]
 
 
+def test_masks_count_in_the_progress_cached_or_not(folder: Path, masks: Path, source: Source) -> None:
+    found = scan([source(str(folder), masks=str(masks))])
+    for _ in range(2):
+        seen: list[tuple[int, int, str]] = []
+        cached(found, folder, on_progress=lambda *step, seen=seen: seen.append(step))
+        assert [step[:2] for step in seen] == [(n, 9) for n in range(1, 10)]
+        assert [what for *_, what in seen].count("masks") == 2
+
+
+@pytest.mark.parametrize("minimum", [0.1, 0.3, 0.7])
+def test_what_a_mask_keeps_weighs_exactly_1_whatever_the_rest_weighs(
+    folder: Path, masks: Path, source: Source, minimum: float
+) -> None:
+    mask_HW = cached(scan([source(str(folder), masks=str(masks), mask_min_weight=minimum)]), folder).examples[0].mask_HW
+    assert mask_HW is not None
+    assert mask_HW[:, :4].eq(1).all()
+    torch.testing.assert_close(mask_HW[:, 4:], torch.full_like(mask_HW[:, 4:], minimum))
+
+
 @pytest.mark.parametrize(
     ("mask", "says"),
     [

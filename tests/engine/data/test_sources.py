@@ -15,6 +15,7 @@ from PIL import Image
 from acrf_engine.check import check, lines
 from acrf_engine.config import ConfigError, RunConfig, absolute, build_config, dump, load_config
 from acrf_engine.training.identity import MismatchError
+from acrf_engine.training.saved_state import SavedState
 from acrf_engine.training.trainer import Trainer
 
 Make = Callable[..., Trainer]
@@ -99,6 +100,23 @@ def test_a_mask_that_changed_since_the_checkpoint_is_refused_by_name(
     file = next(Path(two_sources["dataset"][0]["masks"]).glob("*.png"))
     Image.open(file).transpose(Image.Transpose.ROTATE_180).save(file)
     with pytest.raises(MismatchError, match=r"^the masks changed since step-000001; a resumed run must see the same"):
+        make_trainer("run", **two_sources)
+
+
+def test_a_checkpoint_from_before_goes_on_and_still_refuses_other_data(
+    make_trainer: Make, two_sources: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the fingerprint of the whole, and no parts to name."""
+    trainer = make_trainer("run", **two_sources)
+    train(trainer, 1)
+    state = trainer._state().as_dict()
+    del state["dataset_parts"]
+    monkeypatch.setattr(SavedState, "as_dict", lambda self: state)
+    trainer.save_checkpoint()
+    assert make_trainer("run", **two_sources).step == 1
+    file = next(Path(two_sources["dataset"][0]["masks"]).glob("*.png"))
+    Image.open(file).transpose(Image.Transpose.ROTATE_180).save(file)
+    with pytest.raises(MismatchError, match=r"^the pictures, captions or options of the data set changed since"):
         make_trainer("run", **two_sources)
 
 
