@@ -28,7 +28,7 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python -m benchmarks
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks --record
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

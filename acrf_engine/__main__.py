@@ -13,11 +13,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from acrf_engine import lora_tools
 from acrf_engine.config import absolute, dump, load_config
 from acrf_engine.run.folder import RunError, create_run, default_runs_dir, fresh_name
 from acrf_engine.yaml_source import ConfigError
 
-TOOLS = ("check", "preview", "export")
+TOOLS = ("check", "preview", "export", "merge", "resize", "import")
 
 
 def main(argv: list[str]) -> int:
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
         print(f"acrf-tui: {error}", file=sys.stderr)
         return 2
     except Exception as error:
-        if type(error).__name__ not in ("DataError", "PictureError", "ModelError", "LoraError"):
+        if type(error).__name__ not in ("DataError", "PictureError", "ModelError", "LoraError", "TargetsError"):
             raise
         print(f"acrf-tui: {error}", file=sys.stderr)
         return 2
@@ -68,10 +69,7 @@ def _tool(argv: list[str]) -> int:
     drawing.add_argument("--seed", type=_between(0, 2**63 - 1), default=42)
     drawing.add_argument("--size", type=_between(32, 4096, 16))
     drawing.add_argument("--out", type=Path, required=True)
-    exporting = tools.add_parser("export")
-    exporting.add_argument("lora", type=Path)
-    exporting.add_argument("--format", choices=("diffusers", "comfyui", "kohya"), default="diffusers")
-    exporting.add_argument("--out", type=Path, required=True)
+    lora_tools.add_parsers(tools)
     args = parser.parse_args(argv)
     match args.tool:
         case "check":
@@ -82,11 +80,9 @@ def _tool(argv: list[str]) -> int:
             with contextlib.redirect_stdout(sys.stderr):  # libraries talk while they load
                 draw(args.model, args.lora, args.prompt, args.out, args.steps, args.seed, args.size)
             print(args.out)
-        case "export":
-            from acrf_engine.model.export import export
-
-            count = export(args.lora, args.format, args.out)
-            print(f"{args.out}: {count} modules, {args.format} format")
+        case _:
+            handler: Callable[[argparse.Namespace], int] = args.handler
+            return handler(args)
     return 0
 
 

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import math
-import re
 import shutil
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
-from acrf_engine.config import DatasetSource, RunConfig, dataset_folder
-from acrf_engine.data.buckets import fills
-from acrf_engine.data.errors import printable
-from acrf_engine.data.holdout import choose
-from acrf_engine.data.mixture import batch_sizes, epoch_counts, placed
-from acrf_engine.data.scan import Picture, scan
+from acrf_engine.check_data import look_at_data, source_line
+from acrf_engine.config import RunConfig
 from acrf_engine.model.layout import Checkpoint, ModelError
+from acrf_engine.model.targets import choose, require_rank
 from acrf_engine.run.devices import candidates, visible_gpus
-from acrf_engine.run.folder import RunError
+from acrf_engine.run.folder import RunError, list_runs
 from acrf_engine.run.hardware import GpuReader
+from acrf_engine.run.lora_files import header_of
+from acrf_engine.run.lora_keys import parse
+from acrf_engine.run.speed import measured_step
 from acrf_engine.run.waiting import holders
 
 LEFT_OUT_SHOWN = 100
@@ -38,8 +35,11 @@ class Report:
     pictures: int = 0
     held_out: int = 0
     without_caption: int = 0
+    uncaptioned: list[str] = field(default_factory=list)
+    """Names of the first of them."""
     left_out: list[dict[str, str]] = field(default_factory=list)
     sources: list[dict[str, Any]] = field(default_factory=list)
+    """What every source gives, the regularisation set last."""
     buckets: dict[str, int] = field(default_factory=dict)
     resolution: int = 0
     micro_batches_per_epoch: int = 0
@@ -52,6 +52,10 @@ class Report:
     device_memory: int | None = None
     disk_needed: int = 0
     disk_free: int = 0
+    step_time_s: float | None = None
+    """Seconds a step, measured by the earlier run `step_time_run` over `step_time_steps` steps; None: not known."""
+    step_time_run: str = ""
+    step_time_steps: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -60,104 +64,27 @@ def check(config: RunConfig, name: str, runs_dir: Path) -> Report:
     checkpoint = Checkpoint(config.model)
     report = Report(name, str(checkpoint.folder))
     report.resolution = checkpoint.native_resolution() if config.resolution == "auto" else config.resolution
-    _look_at_data(config, report)
+    look_at_data(config, report)
     micro_batches = config.epochs * report.micro_batches_per_epoch
     report.steps = config.steps or math.ceil(micro_batches / config.gradient_accumulation)
     _look_at_memory(config, checkpoint, report)
     _look_at_disk(config, report, runs_dir)
+    _look_at_time(config, checkpoint, report, runs_dir)
     return report
-
-
-def _look_at_data(config: RunConfig, report: Report) -> None:
-    sources = [source.model_copy(update={"path": str(dataset_folder(source))}) for source in config.sources()]
-    regularisation = config.regularisation.source()
-    found = scan(sources, config.trigger, regularisation=regularisation)
-    report.pictures = len(found.pictures)
-    report.without_caption = sum(not picture.has_caption_file for picture in found.pictures)
-    report.left_out = [{"path": printable(item.path), "reason": item.reason} for item in found.rejected]
-    report.notes += found.notices
-    held_out = choose(found.pictures, config.validation.holdout, config.seed)
-    report.held_out = len(held_out)
-    examples = placed(found.pictures, report.resolution, config.data.upscale)
-    trained = [(picture, size) for picture, size in examples if picture.sha256 not in held_out]
-    for _, (width, height) in trained:
-        name = f"{width}x{height}"
-        report.buckets[name] = report.buckets.get(name, 0) + 1
-    counts = epoch_counts(examples, config.regularisation.ratio, held_out)
-    lengths = batch_sizes(counts, config.batch_size)
-    report.micro_batches_per_epoch = len(lengths)
-    every = [*sources, *([regularisation] if regularisation is not None else [])]
-    report.sources = [
-        _source(source, [picture for picture in found.pictures if picture.source == number])
-        for number, source in enumerate(every)
-    ]
-    if regularisation is not None:
-        report.sources[-1] |= {"regularisation": True, "ratio": config.regularisation.ratio}
-    if silent := sum(not picture.caption for picture in found.pictures):
-        report.notes.append(
-            f"{silent} pictures have no caption: they train on the empty prompt "
-            "(add .txt files, a trigger, or a default_caption)"
-        )
-    _note_sizes(config, report, found.pictures)
-    if (short := sum(length < config.batch_size for length in lengths)) and config.batch_size > 1:
-        report.notes.append(
-            f"{short} of {len(lengths)} micro-batches an epoch are short, since pictures of one batch share a size; "
-            "their loss counts by their number of pictures, so that every picture counts the same"
-        )
-
-
-def _source(source: DatasetSource, pictures: list[Picture]) -> dict[str, Any]:
-    """What a source gives, for the JSON and for people."""
-    captions = Counter(picture.caption_from for picture in pictures)
-    found = {
-        "path": printable(source.path),
-        "pictures": len(pictures),
-        "repeats": source.repeats,
-        "weight": source.weight,
-        "captions": dict(captions.most_common()),
-    }
-    if source.masks:
-        found["masks"] = sum(picture.mask is not None for picture in pictures)
-    if source.resolutions():
-        found["resolutions"] = list(source.resolutions())
-    return found
-
-
-def _note_sizes(config: RunConfig, report: Report, pictures: Sequence[Picture]) -> None:
-    for side in sorted(
-        {side for picture in pictures for side in picture.resolutions if side > min(picture.resolutions)}
-    ):
-        of_side = [picture for picture in pictures if side in picture.resolutions]
-        if lacking := [p for p in of_side if not config.data.upscale and not fills(p.width, p.height, side)]:
-            report.notes.append(
-                f"{len(lacking)} of {len(of_side)} pictures do not fill {side} and are not seen at it "
-                "(data.upscale: true enlarges)"
-            )
-    small = [
-        picture.path
-        for picture in pictures
-        if not fills(picture.width, picture.height, min(picture.resolutions or (report.resolution,)))
-    ]
-    if not small:
-        return
-    names = ", ".join(printable(path.name) for path in small[:5]) + (" ..." if len(small) > 5 else "")
-    they = f"{len(small)} picture{'s do' if len(small) > 1 else ' does'} not fill the training size"
-    if config.data.upscale:
-        report.notes.append(f"{they} and will be enlarged: {names}")
-    else:
-        report.notes.append(f"{they} and will train in smaller buckets (data.upscale: true enlarges): {names}")
 
 
 def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -> None:
     shapes = checkpoint.transformer_shapes()
     report.base_parameters = sum(math.prod(shape) for shape in shapes.values())
-    blocks = "layers|noise_refiner|context_refiner" if config.lora.refiners else "layers"
-    kinds = r"attention\.(to_q|to_k|to_v|to_out\.0)" + (
-        r"|feed_forward\.w[123]" if config.lora.targets == "ext" else ""
-    )
-    pattern = re.compile(rf"({blocks})\.\d+\.({kinds})\.weight")
-    trained = [shape for name, shape in shapes.items() if pattern.fullmatch(name)]
+    linears = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if _is_linear(name, shape)}
+    trained = [linears[name] for name in choose(list(linears), config.lora)]
+    if path := config.lora.init_from:
+        tensors = header_of(Path(path)).tensors.items()
+        ranks = {entry.shape[0] for name, entry in tensors if (key := parse(name)) is not None and key.part == "down"}
+        require_rank(path, ranks, config.network_dim)
     report.trainable_parameters = sum(config.network_dim * sum(shape) for shape in trained)
+    if config.lora.use_dora:
+        report.trainable_parameters += sum(shape[0] for shape in trained)
 
     on_gpu = _look_at_device(config.memory.device, report)
     half = config.memory.dtype == "bf16" or (config.memory.dtype == "auto" and on_gpu)
@@ -181,6 +108,10 @@ def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -
     report.memory_total = sum(report.memory.values())
     if report.device_memory is not None and report.memory_total > report.device_memory:
         report.notes.append("the estimate is above the card's memory: lower resolution or batch_size")
+
+
+def _is_linear(name: str, shape: tuple[int, ...]) -> bool:
+    return name.endswith(".weight") and len(shape) == 2
 
 
 def _look_at_device(wanted: str, report: Report) -> bool:
@@ -224,22 +155,18 @@ def _pictures(report: Report) -> str:
     return f"{report.pictures}{held_out}, {report.without_caption} without caption, {len(report.left_out)} left out"
 
 
-def _source_line(source: dict[str, Any]) -> str:
-    """One source for people: where it is, what it gives, and how it counts."""
-    captions = ", ".join(f"{number} from {origin}" for origin, number in source["captions"].items())
-    count = source["pictures"]
-    parts = [f"{count} picture{'' if count == 1 else 's'}", f"captions: {captions or 'none'}"]
-    if source.get("regularisation"):
-        parts.insert(1, f"regularisation, {source['ratio']:g} for each training picture")
-    elif source["repeats"] > 1:
-        parts.append(f"{source['repeats']} times an epoch")
-    if source["weight"] != 1:
-        parts.append(f"weight {source['weight']:g}")
-    if "masks" in source:
-        parts.append(f"{source['masks']} mask{'' if source['masks'] == 1 else 's'}")
-    if "resolutions" in source:
-        parts.append("at " + ", ".join(map(str, source["resolutions"])))
-    return f"{source['path']}: " + "; ".join(parts)
+def _look_at_time(config: RunConfig, checkpoint: Checkpoint, report: Report, runs_dir: Path) -> None:
+    """Only what was measured: on another device, or with another batch, a step takes another time."""
+    native = checkpoint.native_resolution()
+    found = measured_step(config.model_dump(mode="json"), native, report.device, list_runs(runs_dir))
+    if found is not None:
+        report.step_time_s, report.step_time_run, report.step_time_steps = found.seconds, found.run, found.steps
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    minutes, left = divmod(math.ceil(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{left:02d}"
 
 
 def lines(report: Report) -> list[str]:
@@ -251,7 +178,7 @@ def lines(report: Report) -> list[str]:
     rows: list[tuple[str, Any]] = [
         ("model", f"{report.model}  ({report.base_parameters / 1e6:,.1f} M parameters)"),
         ("pictures", _pictures(report)),
-        *(("source", _source_line(source)) for source in report.sources),
+        *(("source", source_line(source)) for source in report.sources),
         ("buckets", ", ".join(f"{name}: {count}" for name, count in report.buckets.items())),
         ("steps", f"{report.steps:,}  ({report.micro_batches_per_epoch} micro-batches an epoch)"),
         ("LoRA", f"{report.trainable_parameters:,} trainable parameters"),
@@ -261,9 +188,21 @@ def lines(report: Report) -> list[str]:
             f"about {gib(report.memory_total)}: " + ", ".join(f"{k} {gib(v)}" for k, v in report.memory.items()),
         ),
         ("disk", f"about {gib(report.disk_needed)} of {gib(report.disk_free)} free"),
+        ("time", _time(report)),
     ]
     text = [f"{name:>9}  {value}" for name, value in rows]
+    if report.uncaptioned:
+        more = report.without_caption - len(report.uncaptioned)
+        names = ", ".join(report.uncaptioned) + (f" and {more} more" if more else "")
+        text.append(f"{'captions':>9}  missing for {names}")
     text += [f"{'left out':>9}  {item['path']}: {item['reason']}" for item in report.left_out[:LEFT_OUT_SHOWN]]
     if more := len(report.left_out[LEFT_OUT_SHOWN:]):
         text.append(f"{'left out':>9}  {more:,} more (--json names all)")
     return text + [f"{'note':>9}  {note}" for note in report.notes]
+
+
+def _time(report: Report) -> str:
+    if report.step_time_s is None:
+        return "not known before the first steps: no earlier run of this kind on this device"
+    total = duration(report.steps * report.step_time_s)
+    return f"about {total} of training: {report.step_time_s:.3g} s a step, measured in run {report.step_time_run}"

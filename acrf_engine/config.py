@@ -6,25 +6,25 @@ range are errors that name file, line and key. A setting that would have no effe
 
 from __future__ import annotations
 
-import difflib
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from acrf_engine import config_paths
+from acrf_engine.config_group import FOLDER, NonNegative
 from acrf_engine.config_group import Group as Group
-from acrf_engine.config_group import NonNegative
+from acrf_engine.config_paths import ASSETS as ASSETS
+from acrf_engine.config_paths import DEMO_DATASET as DEMO_DATASET
+from acrf_engine.config_paths import TINY_MODEL as TINY_MODEL
+from acrf_engine.config_paths import dataset_folder as dataset_folder
+from acrf_engine.config_paths import model_folder as model_folder
+from acrf_engine.config_problems import Problem, explain, line_of
 from acrf_engine.data_config import PICTURE_SUFFIXES as PICTURE_SUFFIXES
 from acrf_engine.data_config import DataConfig, RegularisationConfig
 from acrf_engine.data_config import DatasetSource as DatasetSource
-from acrf_engine.paths import shown_if_not_utf8
+from acrf_engine.lora_config import LoraConfig
 from acrf_engine.yaml_source import ConfigError, KeyPath, dump_text, load_file, parse_value
-
-TINY_MODEL = "tiny"
-DEMO_DATASET = "demo"
-MASKS_IN_ALPHA = "alpha"
-ASSETS = Path(__file__).parent / "assets"
 
 
 class LossConfig(Group):
@@ -57,15 +57,6 @@ class AnchorConfig(Group):
     """`deck`: dealt from a shuffled deck, so that K draws cover all K anchors; `random`: drawn anew for every batch."""
     jitter: Literal["uniform", "normal"] = "uniform"
     """Distribution of the jitter: uniform(-eta, eta) of section 2.2, or the normal one of appendix B."""
-
-
-class LoraConfig(Group):
-    """What is trained (paper, section 5.3)."""
-
-    targets: Literal["std", "ext"] = "std"
-    """`std`: attention q, k, v, out; `ext`: those and the feed-forward layers."""
-    refiners: bool = False
-    """Also train the noise and context refiner blocks."""
 
 
 class OptimizationConfig(Group):
@@ -146,9 +137,9 @@ class SafetyConfig(Group):
 class RunConfig(Group):
     """Everything a run depends on."""
 
-    model: str = Field(TINY_MODEL, min_length=1)
+    model: str = Field(TINY_MODEL, min_length=1, json_schema_extra=FOLDER)
     """`tiny`, a folder in diffusers layout, or a hub id such as Tongyi-MAI/Z-Image-Turbo."""
-    dataset: str | list[DatasetSource] = DEMO_DATASET
+    dataset: str | list[DatasetSource] = Field(DEMO_DATASET, json_schema_extra=FOLDER)
     """A folder of pictures and captions, a list of such with options, or `demo`."""
     trigger: str = Field("", max_length=200)
     """Trigger word, put before every caption that does not hold it."""
@@ -247,7 +238,17 @@ def build_config(
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(error, lines or {}, name, changed))) from None
+        problems = explain(error, RunConfig, lines or {}, name, changed)
+        raise ConfigError("\n".join(problem.message for problem in problems)) from None
+
+
+def problems_of(values: dict[str, Any], lines: dict[KeyPath, int], name: str) -> list[Problem]:
+    """What `build_config` would refuse, one by one; empty where these values are a config."""
+    try:
+        RunConfig.model_validate(values)
+    except ValidationError as error:
+        return explain(error, RunConfig, lines, name, set())
+    return []
 
 
 def absolute(config: RunConfig, origin: Path | None = None) -> RunConfig:
@@ -256,116 +257,19 @@ def absolute(config: RunConfig, origin: Path | None = None) -> RunConfig:
     Raises ConfigError for what is not there, naming the line of the file `origin` where it stands.
     """
     try:
-        return _absolute(config)
-    except _Missing as missing:
+        return config_paths.resolved(config)
+    except config_paths.Missing as missing:
         where = ""
         if origin is not None and origin.is_file():
             keys = tuple(int(part) if part.isdigit() else part for part in missing.key.split("."))
-            line = _line_of(keys, load_file(origin)[1])
+            line = line_of(keys, load_file(origin)[1])
             where = f"{origin}:{line}: " if line else f"{origin}: "
         raise ConfigError(f"{where}{missing.key}: {missing}") from None
-
-
-class _Missing(Exception):
-    """What a config points to is not there."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(message)
-        self.key = key
-
-
-def _absolute(config: RunConfig) -> RunConfig:
-    sources = []
-    for index, source in enumerate(config.sources()):
-        folder = ASSETS / "demo" if source.path == DEMO_DATASET else Path(source.path).expanduser().absolute()
-        _require_pictures(folder)
-        sources.append(source.model_copy(update={"path": str(folder), **_absolute_options(source, folder, index)}))
-    if isinstance(config.dataset, str):
-        dataset: Any = config.dataset if config.dataset == DEMO_DATASET else sources[0].path
-    else:
-        dataset = sources
-    regularisation = config.regularisation
-    if regularisation.path:
-        folder = Path(regularisation.path).expanduser().absolute()
-        _require_pictures(folder, "regularisation.path")
-        regularisation = regularisation.model_copy(update={"path": str(folder)})
-    return config.model_copy(
-        update={"model": _resolve_model(config.model), "dataset": dataset, "regularisation": regularisation}
-    )
-
-
-def _absolute_options(source: DatasetSource, folder: Path, index: int) -> dict[str, str]:
-    """The paths among a source's options; a captions file is looked for in the source's folder too."""
-    options = {}
-    if source.captions:
-        given = Path(source.captions).expanduser()
-        file = next((path for path in (given.absolute(), folder / given) if path.is_file()), None)
-        if file is None:
-            raise _Missing(f"dataset.{index}.captions", f"{given.absolute()}: there is no such file (fix the path)")
-        _require_utf8(file, f"dataset.{index}.captions")
-        options["captions"] = str(file)
-    if source.masks not in ("", MASKS_IN_ALPHA):
-        masks = Path(source.masks).expanduser().absolute()
-        _require_pictures(masks, f"dataset.{index}.masks")
-        options["masks"] = str(masks)
-    return options
-
-
-def model_folder(model: str) -> Path | None:
-    """Where the model's folder is; None for a hub id."""
-    if model == TINY_MODEL:
-        return ASSETS / "tiny"
-    path = Path(model).expanduser()
-    return path if path.is_dir() else None
-
-
-def dataset_folder(source: DatasetSource) -> Path:
-    return ASSETS / "demo" if source.path == DEMO_DATASET else Path(source.path)
 
 
 def dump(config: RunConfig) -> str:
     """The resolved config as YAML, every key present, in the schema's order."""
     return dump_text(config.model_dump(mode="json"))
-
-
-def _resolve_model(model: str) -> str:
-    if model == TINY_MODEL:
-        return model
-    path = Path(model).expanduser()
-    _require_utf8(path.absolute(), "model")
-    if path.is_dir():
-        if not (path / "model_index.json").is_file():
-            raise _Missing(
-                "model",
-                f"{path}: no model_index.json in this folder (expected the diffusers layout: model_index.json, "
-                "transformer/, vae/, text_encoder/, tokenizer/, scheduler/)",
-            )
-        return str(path.absolute())
-    looks_like_hub = model.count("/") == 1 and not model.startswith((".", "/", "~"))
-    if looks_like_hub:
-        return model
-    raise _Missing("model", f"{path.absolute()}: there is no such folder (give a folder, a hub id, or `tiny`)")
-
-
-def _require_utf8(path: Path, key: str) -> None:
-    if shown := shown_if_not_utf8(path):
-        raise _Missing(key, f"{shown}: this path is no valid UTF-8 (rename the folder)")
-
-
-def _require_pictures(folder: Path, key: str = "dataset") -> None:
-    _require_utf8(folder, key)
-    if not folder.exists():
-        raise _Missing(key, f"{folder}: there is no such folder (make it and put pictures in, or fix the path)")
-    if not folder.is_dir():
-        raise _Missing(key, f"{folder}: this is a file, not a folder (give the folder it is in)")
-    try:
-        names = [name for _, _, files in os.walk(folder) for name in files if not name.startswith(".")]
-    except OSError as error:
-        raise _Missing(key, f"{folder}: cannot be read ({error.strerror})") from None
-    if not any(name.lower().endswith(PICTURE_SUFFIXES) for name in names):
-        kinds = sorted({Path(name).suffix.lower() or name for name in names})[:5]
-        found = f"; it holds {len(names)} other files: {', '.join(kinds)}" if names else "; it is empty"
-        raise _Missing(key, f"{folder}: no pictures found ({', '.join(PICTURE_SUFFIXES)}{found})")
 
 
 def _apply(values: dict[str, Any], override: str) -> str:
@@ -382,60 +286,3 @@ def _apply(values: dict[str, Any], override: str) -> str:
         target = inner
     target[leaf] = parse_value(text)
     return key
-
-
-def _explain(error: ValidationError, lines: dict[KeyPath, int], name: str, changed: set[str]) -> list[str]:
-    reasons: dict[KeyPath, list[str]] = {}
-    for problem in error.errors(include_url=False):
-        *above, last = problem["loc"] or ("",)
-        known = (last,) if problem["type"] == "extra_forbidden" or _is_key(last) else ()
-        keys = tuple(part for part in above if _is_key(part)) + known
-        keys = tuple(part for part in keys if part != "")
-        reasons.setdefault(keys, []).append(_reason(problem, keys))
-    messages = []
-    for keys, texts in sorted(reasons.items(), key=lambda item: _line_of(item[0], lines) or 0):
-        if any(len(other) > len(keys) and other[: len(keys)] == keys for other in reasons):
-            continue  # the other branch of a union: the deeper one says what is wrong
-        dotted = ".".join(map(str, keys))
-        line = _line_of(keys, lines)
-        where = "--set" if dotted in changed else f"{name}:{line}" if line else name
-        messages.append(f"{where}: {dotted + ': ' if dotted else ''}{', or '.join(dict.fromkeys(texts))}")
-    return messages[:20]
-
-
-def _line_of(keys: KeyPath, lines: dict[KeyPath, int]) -> int | None:
-    return next((lines[keys[:end]] for end in range(len(keys), 0, -1) if keys[:end] in lines), None)
-
-
-def _is_key(part: str | int) -> bool:
-    # pydantic puts the union member's name into the location: str, list[...], constrained-int, literal[...]
-    return isinstance(part, int) or (
-        not any(mark in part for mark in ("[", "-", "constrained")) and part not in ("str", "int")
-    )
-
-
-def _reason(problem: Any, keys: KeyPath) -> str:
-    kind, given = problem["type"], problem.get("input")
-    shown = repr(given)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    if kind == "extra_forbidden":
-        spelled = str(keys[-1]).replace("-", "_")
-        close = difflib.get_close_matches(spelled, list(_names_at(keys[:-1])), n=1, cutoff=0.6)
-        return f"unknown key (did you mean {close[0]}?)" if close else "unknown key (remove it)"
-    if kind == "value_error":
-        return str(problem["ctx"]["error"])
-    if kind in ("int_type", "int_parsing", "float_type", "bool_type", "string_type", "int_from_float"):
-        wanted = {"i": "a whole number", "f": "a number", "b": "true or false", "s": "text"}[kind[0]]
-        return f"expected {wanted}, got {shown}"
-    text = problem["msg"].removeprefix("Input ")
-    return f"{text[0].lower()}{text[1:]}, got {shown}"
-
-
-def _names_at(path: KeyPath) -> list[str]:
-    model: Any = RunConfig
-    for part in path:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else DatasetSource
-    return list(model.model_fields)

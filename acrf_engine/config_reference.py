@@ -42,11 +42,12 @@ def _table(title: str, model: type[BaseModel]) -> Iterator[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
             continue
         description = " ".join((field.description or "").split())
-        yield f"| `{name}` | {_default(field)} | {description} | {_values(schema[name])} |"
+        yield f"| `{name}` | {default_text(field)} | {description} | {allowed_values(schema[name])} |"
     yield ""
 
 
-def _default(field: FieldInfo) -> str:
+def default_text(field: FieldInfo) -> str:
+    """The default as the page writes it."""
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
@@ -55,9 +56,10 @@ def _default(field: FieldInfo) -> str:
     return "empty" if value in ("", []) else f"`{value}`"
 
 
-def _values(schema: dict[str, Any]) -> str:
+def allowed_values(schema: dict[str, Any]) -> str:
+    """What a field of this JSON schema takes, in words: `whole number from 1 to 16`."""
     if "anyOf" in schema:
-        return " or ".join(text for item in schema["anyOf"] if (text := _values(item)))
+        return " or ".join(text for item in schema["anyOf"] if (text := allowed_values(item)))
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if "const" in schema:

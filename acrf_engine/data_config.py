@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from acrf_engine.config_group import Group
+from acrf_engine.config_group import FOLDER, Group
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -72,7 +72,7 @@ class DatasetSource(Group):
 class RegularisationConfig(Group):
     """Pictures of the class that the subject belongs to, mixed in so that the class is not forgotten."""
 
-    path: str = ""
+    path: str = Field("", json_schema_extra=FOLDER)
     """Folder of pictures and captions; empty: none. The trigger word is not put before these captions."""
     ratio: float = Field(1.0, gt=0, le=100, allow_inf_nan=False)
     """How many are seen in one epoch for each training picture; of a larger folder others come in every epoch."""

@@ -15,14 +15,14 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from acrf_engine.run.states import ACTIVE_STATES as ACTIVE_STATES
+from acrf_engine.run.states import RESUMABLE_STATES as RESUMABLE_STATES
+
 PROTOCOL_VERSION = 1
 """Raised when an older app could misunderstand a command; reading stays possible across versions."""
 
 MAX_EVENT_BYTES = 4000
 """An encoded event stays below this: a pipe takes a write of up to 4,096 bytes whole or not at all."""
-
-ACTIVE_STATES: frozenset[str] = frozenset({"starting", "caching", "running", "paused", "stopping"})
-RESUMABLE_STATES: frozenset[str] = frozenset({"stopped", "failed", "interrupted"})
 
 COMMANDS: tuple[str, ...] = ("pause", "resume", "checkpoint", "preview", "stop", "set", "free-vram", "reload")
 SETTABLE: tuple[str, ...] = (
@@ -95,6 +95,9 @@ class Plan(Event):
     max_grad_norm: float
     versions: dict[str, str]
     held_out: int = 0
+    captions_missing: int | None = None
+    """Pictures without a caption file; None: told by a version that did not count them."""
+    lora_targets: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,10 @@ class Pictures(Event):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One GPU as NVML sees it. None: the card does not report it. Bytes, degrees C, percent, watts."""
+    """One GPU as NVML sees it. None: the card does not report it. Bytes, degrees C, percent, watts, MHz.
+
+    `slowed` says in words what holds its clocks down now; an empty list: nothing does.
+    """
 
     index: int
     name: str
@@ -162,6 +168,11 @@ class Device:
     utilisation: int | None = None
     power: float | None = None
     power_limit: float | None = None
+    clock_sm: int | None = None
+    clock_sm_max: int | None = None
+    clock_memory: int | None = None
+    clock_memory_max: int | None = None
+    slowed: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +346,8 @@ def to_wire(event: Event) -> dict[str, Any]:
     Non-finite floats become null. Text that is no UTF-8 (Linux allows any bytes in a file name) is backslash-escaped.
     """
     fields = {name: _encodable(value) for name, value in dataclasses.asdict(event).items()}
+    if isinstance(event, Hardware):  # what a card does not report is absent: many cards must fit in one event
+        fields["devices"] = [{k: v for k, v in device.items() if v is not None} for device in fields["devices"]]
     body: dict[str, Any] = {"type": event.type, "seq": fields.pop("seq"), "time": fields.pop("time")}
     bad = [name for name, value in fields.items() if _has_non_finite(value)]
     body.update({name: _finite(value) if name in bad else value for name, value in fields.items()})

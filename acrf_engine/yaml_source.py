@@ -81,6 +81,12 @@ def load_file(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
 
 def load_text(text: str, name: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """Like `load_file`, of text; `name` stands for the file in messages."""
+    values, lines, _ = parse_text(text, name)
+    return values, lines
+
+
+def parse_text(text: str, name: str) -> tuple[dict[str, Any], dict[KeyPath, int], yaml.MappingNode | None]:
+    """Like `load_text`, with the mapping whose marks say where in the text each key and value stands."""
     try:
         for token in yaml.scan(text, Loader=yaml.SafeLoader):
             if isinstance(token, (yaml.AnchorToken, yaml.AliasToken)):
@@ -93,15 +99,15 @@ def load_text(text: str, name: str) -> tuple[dict[str, Any], dict[KeyPath, int]]
         raise ConfigError(f"{name}{line}: not valid YAML: {error.problem or error.context}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{name}: not valid YAML: {str(error)[:200]}") from None
-    if node is None:
-        return {}, {}
+    if node is None or (isinstance(node, yaml.ScalarNode) and not text[node.start_mark.index : node.end_mark.index]):
+        return {}, {}, None
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{name}:{node.start_mark.line + 1}: expected `key: value` lines")
     lines: dict[KeyPath, int] = {}
     _walk(node, (), lines, name)
     loader = _Loader("")
     try:
-        return loader.construct_document(node), lines
+        return loader.construct_document(node), lines, node
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ConfigError(f"{name}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem}") from None
@@ -109,6 +115,20 @@ def load_text(text: str, name: str) -> tuple[dict[str, Any], dict[KeyPath, int]]
         raise ConfigError(f"{name}: a value is not what its tag says, or too long ({str(error)[:120]})") from None
     finally:
         loader.dispose()
+
+
+def scalar_text(value: Any, *, flow: bool = False, quotes: str = "") -> str:
+    """One line of YAML that loads as `value`; `flow` inside brackets, `quotes` where text had some before."""
+    style = None
+    if isinstance(value, str):
+        style = (quotes or None) if value.isprintable() else '"'
+    if flow or isinstance(value, list | dict):
+        text = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**9)
+        if style is None or isinstance(value, list | dict):
+            return text.strip()[1:-1]
+    if style is not None:
+        return yaml.dump(value, Dumper=yaml.SafeDumper, default_style=style, allow_unicode=True, width=10**9).strip()
+    return dump_text({"k": value}).strip().removeprefix("k:").strip() or "null"
 
 
 def parse_value(text: str) -> Any:

@@ -3,32 +3,51 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import platformdirs
-from textual.app import App, ComposeResult
-from textual.theme import Theme
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
 from acrf_engine import __version__
-from acrf_engine.run.folder import APP_NAME, RunError, RunFolder
-from acrf_tui.shipped import shipped
-from acrf_tui.terminal import ANSI_THEME, choose_colors, leave_on_signals, terminal_modes
+from acrf_engine.run.folder import RunError, RunFolder
+from acrf_tui import collector
+from acrf_tui.manners import MannerlyApp
+from acrf_tui.memory import remembered
+from acrf_tui.terminal import (
+    background_is_light,
+    choose_colors,
+    fewer_frames,
+    first_environment,
+    leave_on_signals,
+    over_ssh,
+    symbols_name,
+    terminal_modes,
+)
 
 if TYPE_CHECKING:
     from textual.command import Provider
 
     from acrf_tui.screens.launchpad import LaunchpadScreen
+    from acrf_tui.theme_keeper import ThemeKeeper
+
+__all__ = ["AcrfApp", "AppOptions", "run_app"]
+
+SSH_FRAMES = 15
+"""Most repaints a second over SSH."""
+
+SETTLED_S = 3.0
+"""After so many seconds the first screen is drawn, also of a long run on a busy machine."""
 
 
 @dataclass
 class AppOptions:
-    """What the command line asks of the app. `color`: auto, 16, 256, truecolor or none."""
+    """What the command line asks of the app. `color`: auto, 16, 256, truecolor or none; `symbols` None: as set."""
 
     runs_dir: Path
     slow: bool = False
@@ -36,6 +55,7 @@ class AppOptions:
     mouse: bool = True
     color: str = "auto"
     observe: bool = False
+    symbols: str | None = None
 
 
 def run_app(options: AppOptions, folder: RunFolder | None) -> int:
@@ -66,13 +86,26 @@ def _actions_provider() -> type[Provider]:
     return ActionsProvider
 
 
-class AcrfApp(App[int]):
+class AcrfApp(MannerlyApp):
     """Screens come and go; the training never notices."""
 
     TITLE = "acrf-tui"
     CSS_PATH = "styles/app.tcss"
     ENABLE_COMMAND_PALETTE = True
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_actions_provider}
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "j,ctrl+o", "jump", "Jump", show=False, id="app.jump", tooltip="Jump to a panel, list or field by a letter"
+        ),
+        Binding(
+            "y", "copy", "Copy", show=False, id="app.copy", tooltip="Copy the selection, or what goes on from here"
+        ),
+        Binding(
+            "f12,P", "picture", "Picture", show=False, id="app.picture", tooltip="Save a picture of the screen (SVG)"
+        ),
+        Binding("T", "change_theme", "Theme", show=False, id="app.theme", tooltip="Choose a theme, seeing each"),
+    ]
 
     def __init__(self, options: AppOptions, folder: RunFolder | None = None, *, colorless: bool = False) -> None:
         # Without colours Textual's filter for ANSI themes is the one that copes with cells of no style.
@@ -83,7 +116,10 @@ class AcrfApp(App[int]):
         self._terminal_modes = terminal_modes()
         self.opened: list[RunFolder] = []
         self.launchpad: LaunchpadScreen | None = None
-        if not remembered().get("dark", True):
+        self.slow = options.slow
+        self.sparing = options.slow
+        self._keeper: ThemeKeeper | None = None
+        if not remembered().get("dark", not background_is_light(os.environ)):
             self.theme = "textual-light"  # until our themes are read: a bright terminal must not flash dark
 
     def compose(self) -> ComposeResult:
@@ -92,11 +128,15 @@ class AcrfApp(App[int]):
     def on_mount(self) -> None:
         leave_on_signals(self._leave, self._terminal_modes)
         self.call_after_refresh(self._begin)
+        self.set_timer(SETTLED_S, collector.release)
 
     def _begin(self) -> None:
-        """After the first paint: read the themes and open the first screen."""
-        errors = self._take_themes()
-        self.theme_changed_signal.subscribe(self, self._remember_theme)
+        """After the first paint: read settings, keys and themes, and open the first screen."""
+        from acrf_tui.theme_keeper import ThemeKeeper
+
+        wrong = self._take_settings()
+        self._keeper = ThemeKeeper(self)
+        bad_themes = self._keeper.begin()
         if self.folder is not None:
             self.open_run(self.folder)
         else:
@@ -104,31 +144,45 @@ class AcrfApp(App[int]):
 
             self.launchpad = LaunchpadScreen(self.options.runs_dir)
             self.push_screen(self.launchpad)
-        if errors:
-            self.notify("\n".join(errors), title="Themes", severity="warning", timeout=12, markup=False)
+        for title, errors in (("Settings", wrong), ("Themes", bad_themes)):
+            if errors:
+                text = "\n".join(errors).replace(f"{Path.home()}/", "~/")
+                self.notify(text, title=title, severity="warning", timeout=12, markup=False)
+
+    def _take_settings(self) -> list[str]:
+        from acrf_tui.charts.symbols import SYMBOL_SETS
+        from acrf_tui.settings import keys_file, read_settings, settings_file
+
+        self.settings, wrong = read_settings(settings_file())
+        if os.path.lexists(keys_file()):
+            from acrf_tui.keymap import read_keys
+
+            keymap, bad_keys = read_keys(keys_file())
+            wrong += bad_keys
+            self.set_keymap(keymap)
+        self.symbols = SYMBOL_SETS[symbols_name(self.options.symbols or self.settings.symbols, first_environment())]
+        if self.symbols.name == "ascii":
+            from acrf_tui.ascii import AsciiOnly
+
+            self.more_filters = [AsciiOnly()]
+        self.slow = self.options.slow or self.settings.slow == "on"
+        self.sparing = self.slow or (self.settings.slow == "auto" and over_ssh(os.environ))
+        if self.sparing:
+            self.animation_level = "none"
+            fewer_frames(SSH_FRAMES)
+        self.ready = True
+        return wrong
 
     # ------------------------------------------------------------------ themes
 
-    def _take_themes(self) -> list[str]:
-        from acrf_tui.themes import DEFAULT_THEME, load_themes
+    def action_change_theme(self) -> None:
+        """Pick from all themes, each seen at once."""
+        if self._keeper is not None and not self._keeper.previewing:
+            self._keeper.choose()
 
-        themes, errors = load_themes([shipped("themes"), platformdirs.user_config_path(APP_NAME) / "themes"])
-        for theme in themes:
-            self.register_theme(theme)
-        wanted = self.options.theme
-        if wanted is not None and wanted not in self.available_themes:
-            known = ", ".join(sorted(self.available_themes))
-            errors.append(f"--theme {wanted}: there is no such theme (known: {known})")
-        few_colors = self.colorless or self.console.color_system == "standard"
-        for name in (wanted, ANSI_THEME if few_colors else remembered().get("theme"), DEFAULT_THEME):
-            if isinstance(name, str) and name in self.available_themes:
-                self.theme = name
-                break
-        return errors
-
-    def _remember_theme(self, theme: Theme) -> None:
-        if theme.name != self.options.theme:
-            remember(theme=theme.name, dark=theme.dark)
+    def put_theme_on_again(self) -> None:
+        """The colours of the theme that is on have changed."""
+        self._watch_theme(self.theme)
 
     # ------------------------------------------------------------------ screens
 
@@ -139,7 +193,7 @@ class AcrfApp(App[int]):
 
         if all(folder.path != known.path for known in self.opened):
             self.opened.append(folder)
-        dashboard = DashboardScreen(Run(folder, observe=self.options.observe), slow=self.options.slow)
+        dashboard = DashboardScreen(Run(folder, observe=self.options.observe), slow=self.slow)
         self.push_screen(dashboard, self._dashboard_left)
 
     def _dashboard_left(self, result: str | None) -> None:
@@ -149,6 +203,12 @@ class AcrfApp(App[int]):
     def on_launchpad_screen_open_run(self, message: LaunchpadScreen.OpenRun) -> None:
         """The launchpad wants to see a run."""
         self.open_run(message.folder)
+
+    def on_launchpad_screen_compare(self, message: LaunchpadScreen.Compare) -> None:
+        """The launchpad wants to see runs over one another."""
+        from acrf_tui.screens.compare import CompareScreen
+
+        self.push_screen(CompareScreen(message.folders))
 
     def on_launchpad_screen_new_run(self, message: LaunchpadScreen.NewRun) -> None:
         """The launchpad wants to start a config on the user's own data."""
@@ -160,29 +220,17 @@ class AcrfApp(App[int]):
 
         self.push_screen(NewRunDialog(message.entry, self.options.runs_dir), answered)
 
+    async def action_jump(self) -> None:
+        """Show a letter over everything that can have the focus."""
+        from acrf_tui.screens.jump import jump
+
+        await jump(self.screen)
+
+    def on_launchpad_screen_edit_config(self, message: LaunchpadScreen.EditConfig) -> None:
+        """The launchpad wants to edit a config."""
+        from acrf_tui.screens.editor import EditorScreen
+
+        self.push_screen(EditorScreen(message.entry.path))
+
     def _leave(self, status: int) -> None:
         self.exit(status, return_code=status)
-
-
-# ---- what the app remembers between days -----------------------------------------------------------------------------
-
-
-def _memory_file() -> Path:
-    return platformdirs.user_state_path(APP_NAME) / "app.json"
-
-
-def remembered() -> dict[str, Any]:
-    """What was remembered, such as `theme`; empty where nothing readable says so."""
-    try:
-        found = json.loads(_memory_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def remember(**values: Any) -> None:
-    """Remember these values too. A read-only home costs the memory, never the app."""
-    with contextlib.suppress(OSError):
-        file = _memory_file()
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file.write_text(json.dumps({**remembered(), **values}) + "\n", encoding="utf-8")

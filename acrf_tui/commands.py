@@ -42,7 +42,6 @@ class ActionsProvider(Provider):
             key = self.app.get_key_display(binding)
             name = active.tooltip or binding.description
             yield PaletteCommand(f"{name}  [{key}]".replace("[", r"\["), "", partial(self._run, active))
-        yield PaletteCommand("Choose a theme", "Pick from all themes, seen at once", self.app.action_change_theme)
         for theme in sorted(name for name in self.app.available_themes if name not in unlisted):
             text = "the theme that is on" if theme == self.app.theme else ""
             yield PaletteCommand(f"Theme: {theme}", text, partial(self._set_theme, theme))

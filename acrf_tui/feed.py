@@ -17,8 +17,10 @@ from textual.message import Message
 from textual.message_pump import MessagePump
 
 from acrf_engine.protocol import Ack, Event
+from acrf_tui.printable import printable
 
 if TYPE_CHECKING:
+    from acrf_engine.run.columns import StepColumns
     from acrf_engine.run.telemetry import History
 
 RunEnded = EOFError
@@ -53,7 +55,11 @@ class RunSource(Protocol):
         ...
 
     def history(self) -> History:
-        """Everything so far, from the store."""
+        """What is needed to draw the run so far, from the store; the older steps of a long run are condensed."""
+        ...
+
+    def steps(self, first: float, last: float) -> StepColumns:
+        """Every step from `first` to `last`."""
         ...
 
     def pull(self, after: int, timeout: float) -> list[Event]:
@@ -75,6 +81,14 @@ class HistoryRead(Message):
     def __init__(self, history: History, status: dict[str, Any]) -> None:
         super().__init__()
         self.history, self.status = history, status
+
+
+class StepsRead(Message):
+    """The steps of a window, in full; None where they could not be read, and why."""
+
+    def __init__(self, first: float, last: float, steps: StepColumns | None, error: str) -> None:
+        super().__init__()
+        self.first, self.last, self.steps, self.error = first, last, steps, error
 
 
 class Batch(Message):
@@ -115,9 +129,7 @@ def harmless(value: Any, keep: tuple[str, ...] = FILES) -> Any:
     Captions, file names and other clients' commands come up in texts, and must not speak to the terminal.
     """
     if isinstance(value, str):
-        if value.isprintable():
-            return value
-        return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in value)
+        return printable(value, keep="\n\t")
     if isinstance(value, dict):
         return {harmless(key): item if key in keep else harmless(item) for key, item in value.items()}
     if isinstance(value, list) and value and not isinstance(value[0], int | float):
@@ -136,6 +148,8 @@ class Feed:
         self._source, self._target = source, target
         self._stop = threading.Event()
         self._taken = threading.Event()
+        self._reading: tuple[float, float] | None = None
+        self._unreadable: tuple[float, float] | None = None
         self._thread = threading.Thread(target=self._run, name=f"feed-{uuid.uuid4().hex[:6]}", daemon=True)
 
     def start(self) -> None:
@@ -159,6 +173,26 @@ class Feed:
     def send(self, name: str, **args: Any) -> None:
         """Send a command from a thread of its own; the answer arrives as `Answered`."""
         threading.Thread(target=self._send, args=(name, args), name=f"command-{name}", daemon=True).start()
+
+    def read_steps(self, first: float, last: float) -> None:
+        """Read these steps in a thread of its own; they arrive as `StepsRead`.
+
+        Does nothing while others are read, and where the same could not be read the last time.
+        """
+        if self._reading is None and (first, last) != self._unreadable:
+            self._reading = (first, last)
+            threading.Thread(target=self._read_steps, args=(first, last), name="steps", daemon=True).start()
+
+    def _read_steps(self, first: float, last: float) -> None:
+        steps: StepColumns | None = None
+        error = ""
+        try:
+            steps = self._source.steps(first, last)
+        except Exception as problem:  # the store may be locked, the folder gone; what is drawn stays as it is
+            error = harmless(str(problem)) or type(problem).__name__
+        self._unreadable = (first, last) if steps is None else None
+        self._reading = None
+        self._post(StepsRead(first, last, steps, error))
 
     def _send(self, name: str, args: dict[str, Any]) -> None:
         ack: Ack | None = None

@@ -31,13 +31,16 @@ from acrf_engine.protocol import (
     Validation,
     WarningEvent,
 )
-from acrf_tui.series import AnchorTotals, SeriesColumns
+from acrf_tui.detail import Detail
+from acrf_tui.series import AnchorMap, AnchorTotals, Marker, SeriesColumns
 from acrf_tui.validation_curve import ValidationCurve
 
 if TYPE_CHECKING:
+    from acrf_engine.run.columns import StepColumns
     from acrf_engine.run.telemetry import History
 
 JOURNAL_LIMIT = 2000
+MARKER_LIMIT = 1000
 HARDWARE_LIMIT = 600
 RECENT_TIMES = 64
 LATEST_SAMPLE_S = 5.0
@@ -82,11 +85,16 @@ class RunState:
     """Goes up when earlier points of `series` changed, so that charts gather anew."""
     validation: ValidationCurve = field(default_factory=ValidationCurve.empty)
     """Steps and losses of the validation, in two columns."""
+    detail: Detail = field(default_factory=Detail)
+    """Of a long run the older steps are condensed; this says where, and which of them are there in full."""
     anchors: AnchorTotals = field(default_factory=AnchorTotals)
+    anchor_map: AnchorMap = field(default_factory=AnchorMap)
     sigmas: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RECENT_SIGMAS))
     """The last drawn pictures, newest last: sigma and w(sigma)."""
     step_times: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_TIMES))
     hardware_history: deque[Hardware] = field(default_factory=lambda: deque(maxlen=HARDWARE_LIMIT))
+    markers: deque[Marker] = field(default_factory=lambda: deque(maxlen=MARKER_LIMIT))
+    """What stands on the step axis of the charts."""
     journal: deque[Entry] = field(default_factory=lambda: deque(maxlen=JOURNAL_LIMIT))
     base_rate: float = math.nan
     """The learning rate before the schedule: the plan's, then what `set` made of it."""
@@ -171,11 +179,12 @@ class RunState:
     # ------------------------------------------------------------------ writing
 
     def load(self, history: History) -> None:
-        """Start from a run's history. Its columns are taken over, not copied: a million steps weigh 64 MB already."""
+        """Start from a run's history. Its columns are taken over, not copied."""
         columns = history.steps
         self.series = SeriesColumns(**{name: getattr(columns, name) for name in SeriesColumns.__slots__})
         self.series.drop_repeated_steps()
         self.series_version += 1
+        self.detail = Detail(history.exact_from)
         self.step_times.extend(columns.step_time_s[-RECENT_TIMES:])
         self.anchors = AnchorTotals()
         self.anchors.resize(len(history.anchor_draws))
@@ -194,14 +203,23 @@ class RunState:
         self.hardware_history.extend(history.hardware)
         for sample in history.hardware[-1:]:
             self._take_sample(sample)
+        self.anchor_map.load(history.anchor_map)
         for step in history.recent:
             self._remember(step)
+            if not history.anchor_map:  # a store without the map: at least the last steps have their pictures
+                self.anchor_map.add(step.step, step.anchors, step.losses)
         if len(self.series):
             self.step = max(self.step, int(self.series.step[-1]))
             self.epoch = columns.epoch[-1]
             self.last_time = max(self.last_time, step_times[-1])
         self.last_seq = history.last_seq
         self.revision += 1
+
+    def take_steps(self, first: float, last: float, steps: StepColumns) -> None:
+        """Show the steps first..last, of which `steps` are all, in full; those that were shown so before no longer."""
+        if self.detail.put(self.series, first, last, steps):
+            self.series_version += 1
+            self.revision += 1
 
     def apply(self, event: Event) -> bool:
         """Take one event of the stream; False for one that was seen before."""
@@ -234,12 +252,17 @@ class RunState:
         self.journal.append(Entry(time, kind, text, step))
         self.revision += 1
 
+    def _mark(self, step: int, kind: str, text: str) -> None:
+        if step > 0:  # what came before the first step has no place on the axis
+            self.markers.append(Marker(step, kind, " ".join(text.split())))
+
     def _reduce(self, event: Event) -> None:
         match event:
             case Step():
                 self._step(event)
             case Pictures():
                 self.anchors.add(event.anchors, event.losses)
+                self.anchor_map.add(event.step, event.anchors, event.losses)
                 self.sigmas.extend(zip(event.sigmas, event.weights, strict=False))
             case Hardware():
                 self.hardware_history.append(event)
@@ -254,6 +277,7 @@ class RunState:
                 self._state_changed(event)
             case Plan():
                 self.plan = event
+                self._mark(event.start_step, "attempt", f"resumed, attempt {self.attempt}")
                 self.total_steps = event.total_steps
                 self.base_rate = self.settings.get("learning_rate", event.learning_rate)
                 self.anchors.resize(len(event.anchors))
@@ -265,13 +289,16 @@ class RunState:
                 size = f"{event.bytes / 1e6:,.1f} MB" if event.bytes else ""
                 text = ", ".join(part for part in ("checkpoint saved", size, f"{event.seconds:.2f} s") if part)
                 self.note("checkpoint", text, event.time, event.step)
+                self._mark(event.step, "checkpoint", text)
             case Validation():
                 self.validation.add(event.step, event.loss)
                 self.note("validation", describe_validation(event), event.time, event.step)
             case Preview():
                 self.note("preview", f"preview of “{event.prompt}”, {event.seconds:.1f} s", event.time, event.step)
+                self._mark(event.step, "preview", f"preview of “{event.prompt}”")
             case WarningEvent():
                 self.note("warning", event.message, event.time, event.step)
+                self._mark(event.step, "warning", event.message)
             case ErrorEvent():
                 self.error = event.message
                 self.note("error", event.message, event.time, event.step)
@@ -297,6 +324,7 @@ class RunState:
         if self.validating():  # it failed, and training goes on
             self.progress = None
         if len(series) and event.step <= series.step[-1]:
+            self.detail.cut(series, event.step)
             series.cut(bisect_left(series.step, event.step))
             self.series_version += 1
         for name in SeriesColumns.__slots__:
@@ -305,6 +333,7 @@ class RunState:
         self.merged += event.merged
         self.step_times.append(event.step_time_s)
         self.anchors.add(event.anchors, event.losses)
+        self.anchor_map.add(event.step, event.anchors, event.losses)
         self._remember(event)
 
     def _remember(self, event: Step) -> None:
@@ -344,6 +373,7 @@ class RunState:
 
     def _ack(self, event: Ack) -> None:
         if event.ok and event.key and event.value is not None:
+            self._mark(event.step, "set", describe_ack(event))
             self.settings[event.key] = event.value
             if event.key == "learning_rate":
                 self.base_rate = event.value

@@ -1,4 +1,4 @@
-"""The terminal: which colours it gets, and leaving it clean when the line drops."""
+"""The terminal: its colours, symbols and distance, and leaving it clean when the line drops."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import sys
 import termios
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 COLOR_SYSTEMS: dict[str, str] = {"16": "standard", "256": "256", "truecolor": "truecolor"}
@@ -67,3 +67,50 @@ def leave_on_signals(leave: Callable[[int], object], modes: list[Any] | None) ->
         # Not in the main thread, as in tests: then nobody sends the app a signal either.
         with contextlib.suppress(ValueError):
             signal.signal(number, handle)
+
+
+# ---- what the terminal can show, and how far away it is --------------------------------------------------------------
+
+
+def first_environment() -> Mapping[str, str]:
+    """The environment as the user gave it: Python turns a C locale into C.UTF-8 before we are asked."""
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            pairs = (part.partition(b"=") for part in file.read().split(b"\0") if part)
+            return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+    except OSError:
+        return os.environ
+
+
+def symbols_name(choice: str, environment: Mapping[str, str]) -> str:
+    """Which symbol set to draw with: braille, block or ascii. `choice` is one of these, or auto.
+
+    auto is ascii where the locale says another encoding than UTF-8 (LC_ALL=C does), block on the Linux console, whose
+    font has no braille, and braille elsewhere: also where no locale is set at all, as in most containers.
+    """
+    if choice != "auto":
+        return choice
+    names = (environment.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    locale = next((name for name in names if name), "")
+    if locale and locale.partition("@")[0].rpartition(".")[2].lower().replace("-", "") != "utf8":
+        return "ascii"
+    return "block" if environment.get("TERM") == "linux" else "braille"
+
+
+def over_ssh(environment: Mapping[str, str]) -> bool:
+    """Whether the terminal is at the other end of an SSH line."""
+    return bool(environment.get("SSH_CONNECTION") or environment.get("SSH_TTY"))
+
+
+def background_is_light(environment: Mapping[str, str]) -> bool:
+    """Whether COLORFGBG says so, as rxvt, Konsole, iTerm2 and others set it. Asking the terminal would cost a wait."""
+    return environment.get("COLORFGBG", "").rpartition(";")[2] in ("7", "15")
+
+
+def fewer_frames(per_second: int) -> None:
+    """Let screens made after this gather changes and send them at most this often."""
+    from textual import screen
+
+    period = 1.0 / per_second
+    if period > screen.UPDATE_PERIOD:
+        screen.UPDATE_PERIOD = period  # type: ignore[misc]  # TEXTUAL_FPS, after the first paint

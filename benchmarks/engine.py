@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.live import interval
+from benchmarks.table import row
+
 BLOCKS, STEPS_PER_BLOCK = 15, 6
+QUICK_BLOCKS = 3
 
 
-def measure() -> Iterator[dict[str, Any]]:
+def measure(quick: bool = False) -> Iterator[dict[str, Any]]:
     """Rows of the table."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
@@ -36,18 +40,18 @@ def measure() -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, RunFolder(Path(folder)), _full_batches(prepare(config, nothing, nothing)), nothing)
         bare = _bare_step(trainer)
-        pairs = _alternate(trainer.train_step, bare)
+        pairs = _alternate(trainer.train_step, bare, QUICK_BLOCKS if quick else BLOCKS)
         ratios = [ours / theirs for ours, theirs in pairs]
         step_s = statistics.median(ours for ours, _ in pairs)
-        low, high = _interval(ratios)
+        low, high = interval(ratios)
         ratio = statistics.median(ratios)
-        yield {
-            "what": "engine: step / bare loop of the same step, batch 4",
-            "measured": f"{ratio:.3f} [{low:.3f}, {high:.3f}]",
-            "value": ratio,
-            "bound": "1.03",
-            "ok": ratio <= 1.03,
-        }
+        yield row(
+            "engine: step / bare loop of the same step, batch 4",
+            f"{ratio:.3f} [{low:.3f}, {high:.3f}]",
+            ratio,
+            "1.03",
+            ratio <= 1.03,
+        )
 
         anchors = trainer.method.anchors_K
         deck = Deck.of_batch(4, len(anchors), 0)
@@ -58,13 +62,13 @@ def measure() -> Iterator[dict[str, Any]]:
 
         cost_s = _median_time(sampling, 3000)
         share = cost_s / step_s
-        yield {
-            "what": "engine: AC-RF sampling and weighting / step, tiny model",
-            "measured": f"{share:.2%} ({cost_s * 1e6:.0f} us)",
-            "value": share,
-            "bound": "0.40%",
-            "ok": share <= 0.004,
-        }
+        yield row(
+            "engine: AC-RF sampling and weighting / step, tiny model",
+            f"{share:.2%} ({cost_s * 1e6:.0f} us)",
+            share,
+            "0.40%",
+            share <= 0.004,
+        )
 
 
 def _full_batches(prepared: Any) -> Any:
@@ -109,12 +113,12 @@ def _bare_step(trainer: Any) -> Callable[[], Any]:
     return step
 
 
-def _alternate(first: Callable[[], Any], second: Callable[[], Any]) -> list[tuple[float, float]]:
+def _alternate(first: Callable[[], Any], second: Callable[[], Any], blocks: int) -> list[tuple[float, float]]:
     """Seconds a step of both, in alternating short blocks, so that the machine's moods hit both."""
     for _ in range(4):
         first()
         second()
-    return [(_block(first), _block(second)) for _ in range(BLOCKS)]
+    return [(_block(first), _block(second)) for _ in range(blocks)]
 
 
 def _block(step: Callable[[], Any]) -> float:
@@ -133,11 +137,3 @@ def _median_time(call: Callable[[int], None], count: int) -> float:
         call(index)
         times.append(time.perf_counter() - begin)
     return statistics.median(times)
-
-
-def _interval(values: list[float]) -> tuple[float, float]:
-    """A 95 % interval of the median, from order statistics."""
-    ordered = sorted(values)
-    margin = round(0.98 * len(ordered) ** 0.5)
-    middle = len(ordered) // 2
-    return ordered[max(0, middle - margin)], ordered[min(len(ordered) - 1, middle + margin)]

@@ -8,6 +8,10 @@ from typing import Any
 GIB = 2**30
 
 
+BY_KIND = ("nvmlDeviceGetClockInfo", "nvmlDeviceGetMaxClockInfo")
+"""Calls that are asked for one of several kinds: a card holds a value for each."""
+
+
 class NVMLError(Exception):
     pass
 
@@ -17,6 +21,7 @@ class Nvml:
 
     NVMLError = NVMLError
     NVML_TEMPERATURE_GPU = 0
+    NVML_CLOCK_SM, NVML_CLOCK_MEM = 1, 2
 
     def __init__(self, *cards: dict[str, Any], init_error: str = "") -> None:
         self._cards = cards
@@ -33,15 +38,17 @@ class Nvml:
         return self._cards[index]
 
     def __getattr__(self, name: str) -> Any:
-        def ask(handle: dict[str, Any], *_: Any) -> Any:
+        def ask(handle: dict[str, Any], *which: Any) -> Any:
             if name not in handle:
                 raise NVMLError("Not Supported")
-            return handle[name]
+            found = handle[name]
+            return found[which[0]] if name in BY_KIND else found
 
         return ask
 
 
-def card(name: str, used: int, temperature: int) -> dict[str, Any]:
+def card(name: str, used: int, temperature: int, slowed: int = 0) -> dict[str, Any]:
+    """A card that reports all; `slowed`: bits of the clocks event reasons."""
     return {
         "nvmlDeviceGetName": name,
         "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=used, total=24 * GIB),
@@ -49,4 +56,7 @@ def card(name: str, used: int, temperature: int) -> dict[str, Any]:
         "nvmlDeviceGetPowerUsage": 412_500,
         "nvmlDeviceGetEnforcedPowerLimit": 450_000,
         "nvmlDeviceGetTemperature": temperature,
+        "nvmlDeviceGetClockInfo": {1: 2520, 2: 10_251},
+        "nvmlDeviceGetMaxClockInfo": {1: 3105, 2: 10_501},
+        "nvmlDeviceGetCurrentClocksEventReasons": slowed,
     }

@@ -94,6 +94,11 @@ class CachedDataset:
         return len({example.picture.sha256 for example in self.examples})
 
     @property
+    def without_caption(self) -> int:
+        """Number of pictures that have no caption of their own, in a file beside them or one for all."""
+        return len({one.picture.sha256 for one in self.examples if not one.picture.has_caption_file})
+
+    @property
     def bucket_counts(self) -> dict[Size, int]:
         """Number of examples in each bucket in use, fullest bucket first."""
         return dict(Counter(example.bucket for example in self.examples).most_common())

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
 from acrf_engine.config import model_folder
+from acrf_engine.run.tensor_header import Header, HeaderError, read_header
 
 SAMPLE_BYTES = 1 << 20
 FULL_HASH_BYTES = 64 << 20
-MAX_HEADER_BYTES = 100 << 20
 
 
 class ModelError(Exception):
@@ -57,14 +56,11 @@ class Checkpoint:
 
     def transformer_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor of the transformer, read from the headers of its safetensors files."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        files = sorted((self.folder / "transformer").glob("*.safetensors"))
-        if not files:
-            raise ModelError(f"{self.folder / 'transformer'}: model: no .safetensors file in this folder")
-        for path in files:
-            header = _read_header(path)
-            shapes.update({name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"})
-        return shapes
+        return {
+            name: entry.shape
+            for header in transformer_files(self.folder).values()
+            for name, entry in header.tensors.items()
+        }
 
     def encoders_fingerprint(self) -> str:
         """A hash of what latents and caption embeddings depend on: VAE, text encoder and tokenizer."""
@@ -91,15 +87,18 @@ def hash_file(path: Path) -> bytes:
     return digest.digest()
 
 
-def _read_header(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            if size > MAX_HEADER_BYTES:
-                raise ValueError("its header is too long")
-            return dict(json.loads(file.read(size)))
-    except (OSError, ValueError, struct.error) as error:
-        raise ModelError(f"{path}: model: not a readable safetensors file ({error})") from None
+def transformer_files(folder: Path) -> dict[Path, Header]:
+    """The header of each of the transformer's safetensors files. Raises ModelError."""
+    files = sorted((folder / "transformer").glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"{folder / 'transformer'}: model: no .safetensors file in this folder")
+    headers = {}
+    for path in files:
+        try:
+            headers[path] = read_header(path)
+        except (HeaderError, OSError) as error:
+            raise ModelError(f"{path}: model: not a readable safetensors file ({error})") from None
+    return headers
 
 
 def _download(model: str) -> Path:

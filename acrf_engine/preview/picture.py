@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
+from acrf_engine.model.errors import LoraError
 from acrf_engine.model.layout import Checkpoint
-from acrf_engine.model.lora import LoraError, read_lora
+from acrf_engine.model.tensor_file import read
 from acrf_engine.model.zimage import choose_device, choose_dtype
 from acrf_engine.preview.sampling import save_picture
 
@@ -20,7 +21,7 @@ def draw(model: str, lora: Path, prompt: str, out: Path, steps: int, seed: int, 
     """
     from diffusers.pipelines.z_image.pipeline_z_image import ZImagePipeline
 
-    read_lora(lora)  # a clear message before gigabytes are loaded
+    read(lora)  # a clear message before gigabytes are loaded
     checkpoint = Checkpoint(model)
     device = choose_device("auto")
     pipeline = ZImagePipeline.from_pretrained(

@@ -40,6 +40,6 @@ def planned_steps(config: RunConfig, folder: RunFolder) -> int:
     """How many optimizer steps the config plans for the run, by the data that its journal names."""
     if config.steps is not None:
         return config.steps
-    plans = [event for event in TelemetryReader(folder.telemetry).history().events if isinstance(event, Plan)]
+    plans = [event for event in TelemetryReader(folder.telemetry).journal() if isinstance(event, Plan)]
     per_epoch = plans[-1].micro_batches_per_epoch if plans else 0
     return math.ceil(config.epochs * per_epoch / config.gradient_accumulation)

@@ -14,6 +14,7 @@ from typing import Any
 
 from acrf_engine import __version__
 from acrf_engine.protocol import PROTOCOL_VERSION, Ack, Event, from_wire
+from acrf_engine.run.columns import StepColumns
 from acrf_engine.run.folder import RunError, RunFolder, remember, require_utf8
 from acrf_engine.run.link import Connection, read_socket_path
 from acrf_engine.run.telemetry import History, TelemetryReader
@@ -41,7 +42,12 @@ class Run:
         return self.observe or bool(self.skew) or not self.run_folder.is_held()
 
     def history(self) -> History:
-        return self._telemetry.history()
+        """As much of the past as an app needs to draw it."""
+        return self._telemetry.history(condensed=True)
+
+    def steps(self, first: float, last: float) -> StepColumns:
+        """Every step from `first` to `last`, where the history holds them condensed; bounded to 65,536 of them."""
+        return self._telemetry.steps(first, last)
 
     def status(self) -> dict[str, Any]:
         return dataclasses.asdict(self.run_folder.read_status())

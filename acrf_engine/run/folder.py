@@ -17,8 +17,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 import platformdirs
 
 from acrf_engine.paths import shown_if_not_utf8
-from acrf_engine.protocol import ACTIVE_STATES
 from acrf_engine.run.deaths import boot_id
+from acrf_engine.run.states import ACTIVE_STATES
 
 APP_NAME = "acrf-tui"
 MAX_REMEMBERED = 1000
@@ -251,6 +251,11 @@ def list_runs(runs_dir: Path | None = None) -> list[RunFolder]:
         if path not in found and (path / "status.json").is_file():
             found[path] = RunFolder(path)
     return sorted(found.values(), key=lambda run: -_created(run))
+
+
+def remembered_folders() -> list[Path]:
+    """The folders in which the per-user index remembers runs, also those that are not there any more."""
+    return list(dict.fromkeys(run.parent for run in _remembered()))
 
 
 def find_run(name: str | None, runs_dir: Path | None = None) -> RunFolder:

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import psutil
 
-from acrf_engine.protocol import Device, Hardware
+from acrf_engine.protocol import MAX_EVENT_BYTES, Device, Hardware, encode, to_wire
 
 T = TypeVar("T")
+
+SLOWDOWNS: dict[int, str] = {
+    0x40: "too hot",
+    0x20: "too hot",
+    0x80: "power supply brake",
+    0x08: "hardware protection",
+    0x04: "power limit",
+    0x200: "board limit",
+    0x400: "voltage reliability",
+    0x10: "kept in step with another card",
+    0x02: "clock limit that was set",
+}
+"""Bits of NVML's clocks event reasons, the gravest first. Idle (1) and display clocks (0x100) slow no training."""
+CLOCK_SM, CLOCK_MEMORY = 1, 2
+SPARE = ("clock_memory_max", "clock_sm_max", "clock_memory", "slowed", "clock_sm", "power_limit")
+"""What a sample of very many cards can do without, so that it stays an event: the least wanted first."""
 
 NO_GPU = "No NVIDIA GPU here: training runs on the CPU."
 
@@ -60,6 +77,14 @@ class GpuReader:
         found = self._ask(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handles[index]))
         return [(int(one.pid), getattr(one, "usedGpuMemory", None)) for one in found or []]
 
+    def _slowdowns(self, handle: Any) -> list[str] | None:
+        """What holds the clocks down, in words; None where neither the call nor its older name is answered."""
+        nvml = self._nvml
+        bits = self._ask(lambda: int(nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)))
+        if bits is None:
+            bits = self._ask(lambda: int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)))
+        return None if bits is None else slowdowns(bits)
+
     def _device(self, index: int, handle: Any) -> Device:
         nvml = self._nvml
         name = self._ask(lambda: nvml.nvmlDeviceGetName(handle))
@@ -77,26 +102,52 @@ class GpuReader:
             utilisation=None if utilisation is None else int(utilisation.gpu),
             power=None if power is None else power / 1000,
             power_limit=None if limit is None else limit / 1000,
+            clock_sm=self._ask(lambda: int(nvml.nvmlDeviceGetClockInfo(handle, CLOCK_SM))),
+            clock_sm_max=self._ask(lambda: int(nvml.nvmlDeviceGetMaxClockInfo(handle, CLOCK_SM))),
+            clock_memory=self._ask(lambda: int(nvml.nvmlDeviceGetClockInfo(handle, CLOCK_MEMORY))),
+            clock_memory_max=self._ask(lambda: int(nvml.nvmlDeviceGetMaxClockInfo(handle, CLOCK_MEMORY))),
+            slowed=self._slowdowns(handle),
         )
 
     def _ask(self, read: Callable[[], T]) -> T | None:
         try:
             return read()
-        except self._nvml.NVMLError:
+        except (self._nvml.NVMLError, AttributeError):  # an older pynvml lacks the newer calls
             return None
+
+
+def slowdowns(bits: int) -> list[str]:
+    """NVML's bits in words, the gravest first. The general bit of the hardware adds nothing to what it is for."""
+    found = [word for bit, word in SLOWDOWNS.items() if bits & bit]
+    if len(found) > 1 and bits & (0x40 | 0x80):
+        found = [word for word in found if word != SLOWDOWNS[0x08]]
+    return list(dict.fromkeys(found))
 
 
 def sample(reader: GpuReader, worker_pid: int | None, elapsed_s: float | None = None) -> Hardware:
     """One sample of the machine; all memory in bytes."""
     memory = psutil.virtual_memory()
-    return Hardware(
-        devices=reader.devices(),
-        note=reader.note,
-        worker_rss=_resident(worker_pid),
-        ram_used=memory.total - memory.available,
-        ram_total=memory.total,
-        elapsed_s=elapsed_s,
+    return fitted(
+        Hardware(
+            devices=reader.devices(),
+            note=reader.note,
+            worker_rss=_resident(worker_pid),
+            ram_used=memory.total - memory.available,
+            ram_total=memory.total,
+            elapsed_s=elapsed_s,
+        )
     )
+
+
+def fitted(hardware: Hardware) -> Hardware:
+    """The sample as one event, of which SPARE readings are left out where there are too many cards for it."""
+    for name in SPARE:
+        stamped = replace(hardware, seq=10**12, time=1e10 + 0.123456)
+        if len(encode(to_wire(stamped)).encode()) < MAX_EVENT_BYTES:
+            break
+        without: dict[str, Any] = {name: None}
+        hardware = replace(hardware, devices=[replace(device, **without) for device in hardware.devices])
+    return hardware
 
 
 def _resident(pid: int | None) -> int | None:

@@ -57,7 +57,7 @@ def create_replay(original: RunFolder, runs_dir: Path, name: str | None) -> RunF
         raise RunError(f"run {original.name} is {status.state}; only an ended run can be repeated")
     if status.step == 0:
         raise RunError(f"run {original.name} took no step: there is nothing to repeat")
-    script = script_of(TelemetryReader(original.telemetry).history().events, status.step)
+    script = script_of(TelemetryReader(original.telemetry).journal(), status.step)
     config = original.config.read_text(encoding="utf-8")
     folder = create_run(runs_dir, name or fresh_name(runs_dir, f"{original.name}-replay"), config, status.total_steps)
     write_private(folder.path / SCRIPT, json.dumps(asdict(script), indent=1) + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from acrf_engine.config import absolute, dump, load_config
+from acrf_engine.config import RunConfig, absolute, dump, load_config
 from acrf_engine.run.changes import changed_keys, planned_steps
 from acrf_engine.run.folder import RunError, RunFolder, write_private
 
@@ -39,5 +39,14 @@ def prepare_resume(
             f"{folder.config} --set ...`)"
         )
     if changes:
-        write_private(folder.config, dump(absolute(config, folder.config)))
+        write_private(folder.config, dump(_absolute(config, folder)))
     write_private(folder.given, json.dumps([override.partition("=")[0].strip() for override in overrides]))
+
+
+def _absolute(config: RunConfig, folder: RunFolder) -> RunConfig:
+    """`absolute`, except that a run with a checkpoint does not need the LoRA any more that it started from."""
+    if not any(folder.checkpoints.glob("step-*")):
+        return absolute(config, folder.config)
+    started = config.lora.model_copy(update={"init_from": ""})
+    resolved = absolute(config.model_copy(update={"lora": started}), folder.config)
+    return resolved.model_copy(update={"lora": config.lora})

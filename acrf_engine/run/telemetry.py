@@ -1,6 +1,7 @@
 """The run's memory: SQLite in WAL mode, written by the supervisor alone, read by any number of apps.
 
-Steps have real columns, so that a million of them load as arrays without parsing; the journal keeps whole events.
+Steps have real columns, which load as arrays without parsing; the journal keeps whole events. The older part of a long
+run is also kept in blocks (blocks.py), of which an app draws.
 """
 
 from __future__ import annotations
@@ -8,33 +9,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import logging
 import math
 import sqlite3
-import time
-from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.protocol import Event, Hardware, Step, WarningEvent, encode, from_wire, to_wire
+from acrf_engine.protocol import Event, Hardware, Step, WarningEvent, encode, from_wire
+from acrf_engine.run import blocks
+from acrf_engine.run.columns import STEP_COLUMNS, StepColumns
+from acrf_engine.run.rescue import LAST_SEQ, Rescued, is_sound
 
-log = logging.getLogger("acrf.telemetry")
-
-STEP_COLUMNS = (
-    "step",
-    "time",
-    "epoch",
-    "loss",
-    "loss_char",
-    "loss_cos",
-    "loss_fft",
-    "loss_balanced",
-    "lr",
-    "grad_norm",
-    "step_time_s",
-)
 _PICTURES = ("sigmas", "anchors", "weights", "losses")
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS steps (
@@ -46,36 +32,24 @@ CREATE TABLE IF NOT EXISTS hardware (seq INTEGER PRIMARY KEY, time REAL, body TE
 CREATE TABLE IF NOT EXISTS reserved (seq INTEGER);
 CREATE TABLE IF NOT EXISTS anchors (anchor INTEGER PRIMARY KEY, draws INTEGER, loss_sum REAL, finite INTEGER);
 """
-_TABLES = ("steps", "events", "hardware", "reserved", "anchors")
 SEQ_BLOCK = 1000
-SEQ_AFTER_DAMAGE = 10_000_000
-_LAST_SEQ = (
-    "SELECT max(s) FROM (SELECT max(seq) s FROM steps UNION ALL SELECT max(seq) FROM events "
-    "UNION ALL SELECT max(seq) FROM hardware)"
-)
+WHOLE_STEPS = 65_536
+"""A run of up to so many steps is given to an app whole, and so is a part of a longer one that it asks for."""
+NEWEST_STEPS = 8_192
+"""Of a longer one, so many of the newest steps are."""
+SAMPLED_STEPS = 16_384
+"""So many steps stand for a part that is not yet in blocks."""
+BLOCKS_A_COMMIT = 8
+"""How many missing blocks are made with one commit, of which there are a few a second."""
 _TRANSIENT = frozenset({"progress", "memory"})
-
-
-@dataclass
-class StepColumns:
-    """The steps of a run as columns of float64, one entry per step; NaN where a number was not finite."""
-
-    step: array[float] = field(default_factory=lambda: array("d"))
-    time: array[float] = field(default_factory=lambda: array("d"))
-    epoch: array[float] = field(default_factory=lambda: array("d"))
-    loss: array[float] = field(default_factory=lambda: array("d"))
-    loss_char: array[float] = field(default_factory=lambda: array("d"))
-    loss_cos: array[float] = field(default_factory=lambda: array("d"))
-    loss_fft: array[float] = field(default_factory=lambda: array("d"))
-    loss_balanced: array[float] = field(default_factory=lambda: array("d"))
-    lr: array[float] = field(default_factory=lambda: array("d"))
-    grad_norm: array[float] = field(default_factory=lambda: array("d"))
-    step_time_s: array[float] = field(default_factory=lambda: array("d"))
 
 
 @dataclass(frozen=True)
 class History:
-    """Everything an app needs to draw a run it never saw: steps, anchors, the journal, the last hardware samples."""
+    """Everything an app needs to draw a run it never saw: steps, anchors, the journal, the last hardware samples.
+
+    `steps` holds every step from step `exact_from` on; before, a long run's are condensed, as blocks.py says.
+    """
 
     last_seq: int
     steps: StepColumns
@@ -84,6 +58,9 @@ class History:
     events: list[Event]
     hardware: list[Hardware]
     recent: list[Step]
+    anchor_map: list[blocks.AnchorRow] = field(default_factory=list)
+    """Draws and mean loss of the anchors in buckets of steps, oldest first."""
+    exact_from: float = 0.0
 
 
 class TelemetryWriter:
@@ -91,20 +68,26 @@ class TelemetryWriter:
 
     def __init__(self, path: Path) -> None:
         path.touch(mode=0o600, exist_ok=True)
-        rescued = None if _is_sound(path) else _Rescued.from_damaged(path)
+        rescued = None if is_sound(path) else Rescued.from_damaged(path)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute(f"PRAGMA journal_mode={'WAL' if _supports_wal(path) else 'TRUNCATE'}")
         self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(_SCHEMA + blocks.SCHEMA)
         self._reserved = self._last = 0
         if rescued is not None:
             rescued.restore(self._db)
+        self._missing = blocks.missing(self._db)
+        self._open = self._newest_block()
 
     def last_seq(self) -> int:
         """The highest sequence number that may have been given out, also by a supervisor that was killed."""
-        stored = int(self._db.execute(_LAST_SEQ).fetchone()[0] or 0)
+        stored = int(self._db.execute(LAST_SEQ).fetchone()[0] or 0)
         row = self._db.execute("SELECT max(seq) FROM reserved").fetchone()
         return max(stored, int(row[0] or 0))
+
+    def _newest_block(self) -> int:
+        top = self._db.execute("SELECT max(step) FROM steps").fetchone()[0]
+        return blocks.block_of(top or 0)
 
     def _reserve(self, seq: int) -> None:
         # Not every event is stored, and a killed writer loses its last transaction: numbers are taken in blocks.
@@ -140,6 +123,12 @@ class TelemetryWriter:
     def _record_step(self, body: dict[str, Any]) -> None:
         pictures = encode({name: body[name] for name in _PICTURES})
         row = [body["seq"], *(body[name] for name in STEP_COLUMNS), body["total_steps"], body["merged"], pictures]
+        block = blocks.block_of(body["step"])
+        if block > self._open:
+            blocks.store(self._db, self._open)  # its last step and all its pictures have come
+        elif block < self._open:
+            self._missing.append(block)  # a trigger takes it away
+        self._open = max(block, self._open)
         self._db.execute(f"INSERT INTO steps VALUES ({', '.join('?' * len(row))})", row)
         self._count_anchors(body["anchors"], body["losses"])
 
@@ -150,6 +139,8 @@ class TelemetryWriter:
             pictures = json.loads(found[1])
             merged = encode({name: pictures[name] + body[name] for name in _PICTURES})
             self._db.execute("UPDATE steps SET pictures = ? WHERE seq = ?", (merged, found[0]))
+            if (block := blocks.block_of(body["step"])) < self._open:
+                self._missing.append(block)
         self._count_anchors(body["anchors"], body["losses"])
 
     def _count_anchors(self, anchors: Iterable[int], losses: Iterable[float | None]) -> None:
@@ -164,64 +155,30 @@ class TelemetryWriter:
         gone = self._db.execute("DELETE FROM steps WHERE step > ? RETURNING seq", (start_step,)).fetchall()
         if not gone:
             return
+        self._open = self._newest_block()
+        self._missing = [block for block in self._missing if block < self._open]
         self._db.execute("DELETE FROM anchors")
-        for (text,) in self._db.execute("SELECT pictures FROM steps").fetchall():
-            pictures = json.loads(text)
-            self._count_anchors(pictures["anchors"], pictures["losses"])
+        self._db.executemany("INSERT INTO anchors VALUES (?, ?, ?, ?)", blocks.total_anchors(self._db))
 
     def commit(self) -> None:
+        if self._missing:
+            self._mend(BLOCKS_A_COMMIT)
         # SQLite itself is asked: on a full disk it may have rolled back already.
         if self._db.in_transaction:
             self._db.execute("COMMIT")
+
+    def _mend(self, count: int) -> None:
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN")
+        now, self._missing = self._missing[-count:], self._missing[:-count]
+        for block in now:
+            blocks.store(self._db, block)
 
     def close(self) -> None:
         self.commit()
         if self._last:
             self._set_reserved(self._last)
         self._db.close()
-
-
-class _Rescued:
-    """What could still be read of a damaged history, which is set aside as `telemetry.db.damaged`."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, list[tuple[Any, ...]]] = {}
-        self.complete = True
-
-    @classmethod
-    def from_damaged(cls, path: Path) -> _Rescued:
-        rescued = cls()
-        for table in _TABLES:
-            rows = rescued.rows[table] = []
-            try:
-                with contextlib.closing(sqlite3.connect(path)) as db:
-                    rows += (row for row in db.execute(f"SELECT * FROM {table}") if _is_whole(table, row))
-            except sqlite3.DatabaseError:
-                rescued.complete = False
-        aside = path.with_name(f"{path.name}.damaged")
-        path.replace(aside)
-        for suffix in ("-wal", "-shm"):  # they belong to the damaged file, and would be applied to the new one
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        log.error("%s is damaged: what could be read of it goes on, the rest is in %s", path, aside.name)
-        path.touch(mode=0o600)
-        return rescued
-
-    def restore(self, db: sqlite3.Connection) -> None:
-        db.execute("BEGIN")
-        for table, rows in self.rows.items():
-            for row in rows:
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
-        last = db.execute(_LAST_SEQ).fetchone()[0] or 0
-        reserved = max((row[0] for row in self.rows["reserved"]), default=0)
-        # Numbers beyond what was read may have been given out, and none may be given twice.
-        seq = max(last, reserved) if self.rows["reserved"] else last + SEQ_AFTER_DAMAGE
-        steps = db.execute("SELECT count(*) FROM steps").fetchone()[0]
-        message = f"the history was damaged: {steps} steps of it could be read; the run itself is not affected"
-        now = time.time()
-        warning = {**to_wire(WarningEvent(message)), "seq": seq + 1, "time": now}
-        db.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (seq + 1, now, "warning", encode(warning)))
-        db.execute("COMMIT")
 
 
 class TelemetryReader:
@@ -233,7 +190,8 @@ class TelemetryReader:
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=5.0)
 
-    def history(self, hardware_limit: int = 600, recent_limit: int = 64) -> History:
+    def history(self, hardware_limit: int = 600, recent_limit: int = 64, *, condensed: bool = False) -> History:
+        """All of it; `condensed`: of a long run as much as an app needs to draw it, read in a fraction of a second."""
         nothing = History(0, StepColumns(), [], [], [], [], [])
         if not self.path.exists():
             return nothing
@@ -241,14 +199,16 @@ class TelemetryReader:
         try:
             db.execute("BEGIN")  # one snapshot for all queries
             events = [_event(row[0]) for row in db.execute("SELECT body FROM events ORDER BY seq")]
-            columns = self._columns(db)
+            whole = WHOLE_STEPS if condensed else math.inf
+            columns, exact_from = blocks.read_long(db, whole, NEWEST_STEPS, SAMPLED_STEPS)
+            anchor_map = blocks.read_anchor_map(db) if condensed else []
             draws, losses = self._anchors(db)
             hardware = [
                 _event(row[0])
                 for row in db.execute("SELECT body FROM hardware ORDER BY seq DESC LIMIT ?", (hardware_limit,))
             ]
             recent = self._steps(db, "ORDER BY seq DESC LIMIT ?", recent_limit)
-            last = db.execute(_LAST_SEQ).fetchone()[0]
+            last = db.execute(LAST_SEQ).fetchone()[0]
         except sqlite3.OperationalError as error:
             if "no such table" in str(error):  # the supervisor has just made the file
                 return nothing
@@ -266,7 +226,36 @@ class TelemetryReader:
             events=[event for event in events if event is not None],
             hardware=[event for event in reversed(hardware) if isinstance(event, Hardware)],
             recent=[event for event in map(from_wire, reversed(recent)) if isinstance(event, Step)],
+            anchor_map=anchor_map,
+            exact_from=exact_from,
         )
+
+    def steps(self, first: float, last: float, limit: int = WHOLE_STEPS) -> StepColumns:
+        """Every step from `first` to `last`, at most `limit`; none where the history is damaged."""
+        if not self.path.exists():
+            return StepColumns()
+        with contextlib.closing(self._connect()) as db:
+            try:
+                return blocks.read_steps(db, "WHERE step >= ? AND step <= ? ORDER BY step LIMIT ?", first, last, limit)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:
+                return StepColumns()
+
+    def journal(self) -> list[Event]:
+        """The journal alone, oldest first; empty where it is damaged."""
+        if not self.path.exists():
+            return []
+        with contextlib.closing(self._connect()) as db:
+            try:
+                found = [_event(row[0]) for row in db.execute("SELECT body FROM events ORDER BY seq")]
+            except sqlite3.OperationalError as error:
+                if "no such table" in str(error):
+                    return []
+                raise
+            except (sqlite3.DatabaseError, ValueError, TypeError):
+                return []
+        return [event for event in found if event is not None]
 
     def last_seq(self) -> int:
         """The highest sequence number on disk; 0 where there is nothing yet."""
@@ -274,7 +263,7 @@ class TelemetryReader:
             return 0
         db = self._connect()
         try:
-            return int(db.execute(_LAST_SEQ).fetchone()[0] or 0)
+            return int(db.execute(LAST_SEQ).fetchone()[0] or 0)
         except sqlite3.DatabaseError:
             return 0
         finally:
@@ -299,19 +288,6 @@ class TelemetryReader:
         return sorted(bodies, key=lambda body: int(body["seq"]))[:limit]
 
     @staticmethod
-    def _columns(db: sqlite3.Connection) -> StepColumns:
-        names = ", ".join(f"ifnull({name}, 9e999)" for name in STEP_COLUMNS)
-        columns = [array("d") for _ in STEP_COLUMNS]
-        cursor = db.execute(f"SELECT {names} FROM steps ORDER BY step")
-        while rows := cursor.fetchmany(20_000):
-            for column, values in zip(columns, zip(*rows, strict=True), strict=True):
-                column.extend(values)
-        for column in columns:
-            if math.inf in column:
-                column[:] = array("d", (math.nan if value == math.inf else value for value in column))
-        return StepColumns(*columns)
-
-    @staticmethod
     def _anchors(db: sqlite3.Connection) -> tuple[list[int], list[float]]:
         rows = db.execute("SELECT anchor, draws, loss_sum, finite FROM anchors").fetchall()
         size = max((row[0] for row in rows), default=-1) + 1
@@ -333,27 +309,6 @@ class TelemetryReader:
                 body["non_finite"] = gaps
             bodies.append(body)
         return bodies
-
-
-def _is_sound(path: Path) -> bool:
-    """Whether SQLite finds the file whole; a file that is busy or new is."""
-    try:
-        with contextlib.closing(sqlite3.connect(path)) as db:
-            return bool(db.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
-    except sqlite3.OperationalError:
-        return True
-    except sqlite3.DatabaseError:
-        return False
-
-
-def _is_whole(table: str, row: tuple[Any, ...]) -> bool:
-    """Whether a row of a damaged file is one that was written: a torn page reads as empty columns, without an error."""
-    try:
-        if table in ("steps", "events", "hardware"):
-            json.loads(row[-1])
-    except (ValueError, TypeError):
-        return False
-    return row[0] is not None and row[1] is not None if len(row) > 1 else row[0] is not None
 
 
 def _event(text: str) -> Event | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from acrf_engine.protocol import Command, clip_text
 
-USERS_ERRORS = ("ConfigError", "DataError", "PictureError", "ModelError", "MismatchError")
+USERS_ERRORS = ("ConfigError", "DataError", "PictureError", "ModelError", "MismatchError", "TargetsError")
 """By name: config, data or model are wrong, rather than the program or the machine."""
 PLAIN_ERRORS = ("NonFinite", "CheckpointError", "LoraError", "LoaderDied", "RunError")
 """By name: errors whose message says it all."""

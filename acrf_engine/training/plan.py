@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from acrf_engine.lora_config import LoraConfig
 from acrf_engine.protocol import Memory, Plan
 from acrf_engine.training.identity import environment
 from acrf_engine.training.preparation import count_parameters
@@ -43,7 +44,15 @@ def plan_event(trainer: Trainer) -> Plan:
         max_grad_norm=trainer.settings.max_grad_norm,
         versions=environment(),
         held_out=prepared.held_out.pictures,
+        captions_missing=prepared.dataset.without_caption,
+        lora_targets=_targets(config.lora),
     )
+
+
+def _targets(config: LoraConfig) -> str:
+    kinds = config.targets if isinstance(config.targets, str) else "patterns"
+    blocks = f" of blocks {config.blocks}" if config.blocks != "all" else ""
+    return kinds + blocks + (" and refiners" if config.refiners else "")
 
 
 def memory_event(device: torch.device) -> Memory | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import platformdirs
@@ -22,6 +23,7 @@ from acrf_engine.method.sampling import Deck
 from acrf_engine.method.step import Method
 from acrf_engine.model.layout import Checkpoint
 from acrf_engine.model.lora import inject, target_modules
+from acrf_engine.model.start import start_from
 from acrf_engine.model.zimage import (
     LATENT_FACTOR,
     Encoders,
@@ -60,9 +62,10 @@ class Prepared:
     prompts: list[str]
 
 
-def prepare(config: RunConfig, report: Report, pulse: Pulse) -> Prepared:
+def prepare(config: RunConfig, report: Report, pulse: Pulse, *, fresh: bool = True) -> Prepared:
     """Cache latents and captions, then load the transformer and add the LoRA.
 
+    `fresh` is false where a checkpoint will give the weights: then `lora.init_from` is not read any more.
     VAE and text encoder leave memory before the transformer comes, so the card never holds all three.
     Raises DataError, ModelError or LoraError, each with a message for the user.
     """
@@ -77,10 +80,7 @@ def prepare(config: RunConfig, report: Report, pulse: Pulse) -> Prepared:
     report(Progress("loading", 0, 0, "loading the transformer"))
     pulse()
     transformer = load_transformer(checkpoint, dtype, device)
-    modules = target_modules(transformer, config.lora.targets, config.lora.refiners)
-    trainable = inject(
-        transformer, modules, config.network_dim, config.network_alpha, seed_for(config.seed, "lora-init")
-    )
+    modules, trainable = _add_lora(config, transformer, fresh)
     if _checkpoints_gradients(config, transformer):
         transformer.enable_gradient_checkpointing()  # type: ignore[operator]  # typed as a Tensor by nn.Module
     plan = BatchPlan(
@@ -175,6 +175,25 @@ def make_method(config: RunConfig, checkpoint: Checkpoint, plan: BatchPlan, reso
         weighting=config.loss.weighting,
         charbonnier=config.loss.charbonnier,
     )
+
+
+def _add_lora(config: RunConfig, transformer: nn.Module, fresh: bool) -> tuple[list[str], list[nn.Parameter]]:
+    wanted = config.lora
+    modules = target_modules(transformer, wanted.targets, wanted.refiners, wanted.blocks)
+    rank, alpha = config.network_dim, config.network_alpha
+    trainable = inject(
+        transformer,
+        modules,
+        rank,
+        alpha,
+        seed_for(config.seed, "lora-init"),
+        use_rslora=wanted.use_rslora,
+        use_dora=wanted.use_dora,
+        dropout=wanted.dropout,
+    )
+    if wanted.init_from and fresh:
+        start_from(transformer, modules, Path(wanted.init_from), rank, alpha, wanted.use_rslora, wanted.use_dora)
+    return modules, trainable
 
 
 def count_parameters(parameters: list[nn.Parameter] | Any) -> int:

@@ -8,7 +8,6 @@ between steps.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import time
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from acrf_engine.training import checkpoint as checkpoints
 from acrf_engine.training import saved_state
 from acrf_engine.training.balance import AnchorBalance
 from acrf_engine.training.identity import environment, require_same_run
+from acrf_engine.training.lora_saving import save_trained
 from acrf_engine.training.measured import Measured
 from acrf_engine.training.optim import Ramp, learning_rate, make_optimizer
 from acrf_engine.training.preparation import Prepared, Report, to_device
@@ -101,6 +101,7 @@ class Trainer:
         for index in range(accumulation):
             batch = self._load_batch(self.micro_step + index)
             last = index == accumulation - 1
+            lora.seed_dropout(self.config, self.micro_step + index)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.transformer):
                 micro = acrf_micro_step(
                     self._velocity,
@@ -227,19 +228,11 @@ class Trainer:
 
     def save_lora(self, path: Path) -> int:
         """Write the LoRA in the default format and read it back. Returns the number of modules in it."""
-        metadata = lora.metadata_for(
-            name=self.folder.name,
-            base_model=self.config.model,
-            rank=self.config.network_dim,
-            alpha=self.config.network_alpha,
-            targets=self.config.lora.targets,
-            step=self.step,
-            trigger=self.config.trigger,
-            config_hash=hashlib.sha256(self.config.model_dump_json().encode()).hexdigest(),
-        )
+        epoch = self.micro_step / self.prepared.plan.batches_per_epoch
         with self.averaged_weights():
-            tensors = lora.weights(self.prepared.transformer)
-            return lora.save_lora(path, tensors, self.config.network_alpha, metadata)
+            return save_trained(
+                path, self.config, self.folder, self.prepared, step=self.step, total_steps=self.total_steps, epoch=epoch
+            )
 
     @contextlib.contextmanager
     def averaged_weights(self) -> Iterator[None]:

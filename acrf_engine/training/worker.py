@@ -49,13 +49,15 @@ class Worker:
         self.report(Progress("loading", 0, 0, "starting torch"))
         import torch
 
+        from acrf_engine.training.checkpoint import in_place
         from acrf_engine.training.plan import plan_event
         from acrf_engine.training.preparation import prepare
         from acrf_engine.training.session import Session
         from acrf_engine.training.trainer import Trainer
 
         torch.set_num_threads(training_threads())
-        trainer = Trainer(config, self.folder, prepare(config, self.report, self._pulse), self.report)
+        prepared = prepare(config, self.report, self._pulse, fresh=not in_place(self.folder.checkpoints))
+        trainer = Trainer(config, self.folder, prepared, self.report)
         self.report(plan_event(trainer))
 
         def watch() -> None:

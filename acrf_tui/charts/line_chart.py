@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rich.segment import Segment
-from rich.style import Style
 from textual.app import ComposeResult
-from textual.containers import Horizontal
-from textual.events import Resize
-from textual.geometry import Region
-from textual.strip import Strip
-from textual.widget import Widget
 
 from acrf_tui.charts import raster, scale
-from acrf_tui.charts.lines import LineView, line, wrap
-from acrf_tui.charts.palette import style_of
-from acrf_tui.charts.symbols import BRAILLE, SymbolSet
+from acrf_tui.charts.axes import AXIS_WIDTH, cell_of, nearest, x_lines, y_lines
+from acrf_tui.charts.lines import LineView
+from acrf_tui.charts.plot import TILES, Plot
+from acrf_tui.charts.pointer import PointedChart
+from acrf_tui.charts.symbols import SymbolSet, symbols_of
+from acrf_tui.charts.view import ChartView
 
-TILES = 6
-AXIS_WIDTH = 8
+if TYPE_CHECKING:
+    from acrf_tui.series import Marker
+
 SMOOTHING = 16
 """A smooth series is a mean over this part of the width."""
+ROOM_FOR_MARKERS = 7
+"""Rows of a chart from which on markers get one of their own."""
+
+Points = tuple[Sequence[float], Sequence[float]]
+"""x and y of a series that has x values of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,7 @@ class Series:
     """How one series is drawn.
 
     `spiky`: the y bounds may leave out its few highest and lowest columns. `smooth`: a trailing mean is drawn.
+    `points`: a few values with x values of their own, each a mark on the line that joins them.
     """
 
     key: str
@@ -38,110 +43,19 @@ class Series:
     thick: bool = False
     spiky: bool = False
     smooth: bool = False
+    points: bool = False
 
 
-class PlotTile(Widget):
-    """One vertical slice of a plot.
+class LineChart(PointedChart):
+    """Series over steps with axes. Give it the data with `set_data`, then call `paint` when it is time to draw.
 
-    Textual writes a changed row from the widget's left edge to the last changed cell, so narrow widgets send less.
+    Charts with the same `view` show the same steps and the same crosshair.
     """
-
-    ALLOW_SELECT = False
-    DEFAULT_CSS = "PlotTile { width: 1fr; height: 1fr; }"
-
-    def render_line(self, y: int) -> Strip:
-        plot = self.parent
-        assert isinstance(plot, Plot)
-        return plot.strip(self, y)
-
-
-class Plot(Horizontal):
-    """The area of cells inside the axes."""
-
-    ALLOW_SELECT = False
-    DEFAULT_CSS = "Plot { width: 1fr; height: 1fr; }"
-
-    def __init__(self, on_sized: Callable[[], None], tiles: int = TILES) -> None:
-        super().__init__()
-        self.tiles = [PlotTile() for _ in range(tiles)]
-        self.rows: list[raster.Row] = []
-        self.roles: Sequence[str] = ()
-        self._on_sized = on_sized
-        self._styles: dict[int, Style] = {}
-
-    def compose(self) -> ComposeResult:
-        yield from self.tiles
-
-    def on_resize(self, _: Resize) -> None:
-        self.call_after_refresh(self._on_sized)
-
-    def notify_style_update(self) -> None:
-        self._styles.clear()
-        super().notify_style_update()
-        for tile in self.tiles:
-            tile.refresh()
-
-    def offsets(self) -> list[int]:
-        """The left edge of every tile, then the right edge of the last."""
-        edges = [0]
-        for tile in self.tiles:
-            edges.append(edges[-1] + tile.size.width)
-        return edges
-
-    def show(self, rows: list[raster.Row], roles: Sequence[str]) -> None:
-        """Put these rows on screen; only spans that differ from the last ones are repainted."""
-        old = self.rows
-        whole = len(old) != len(rows) or tuple(roles) != tuple(self.roles)
-        self.rows = rows
-        if tuple(roles) != tuple(self.roles):
-            self._styles.clear()
-        self.roles = tuple(roles)
-        edges = self.offsets()
-        for index, tile in enumerate(self.tiles):
-            left, right = edges[index], edges[index + 1]
-            if whole:
-                tile.refresh()
-                continue
-            for y, (before, after) in enumerate(zip(old, rows, strict=True)):
-                if before is after or before == after:
-                    continue
-                span = raster.changed_span(
-                    raster.Row(before.text[left:right], before.owners[left:right]),
-                    raster.Row(after.text[left:right], after.owners[left:right]),
-                )
-                if span is not None:
-                    tile.refresh(Region(span[0], y, span[1] - span[0], 1))
-
-    def strip(self, tile: PlotTile, y: int) -> Strip:
-        """The cells of one tile in row y."""
-        width = tile.size.width
-        if y >= len(self.rows):
-            return Strip([Segment(" " * width, self._style(raster.EMPTY))], width)
-        left = self.offsets()[self.tiles.index(tile)]
-        text = self.rows[y].text[left : left + width].ljust(width)
-        owners = self.rows[y].owners[left : left + width].ljust(width, bytes([raster.EMPTY]))
-        segments: list[Segment] = []
-        start = 0
-        for x in range(1, width + 1):
-            if x == width or (owners[x] != owners[start] and text[x] != " "):
-                segments.append(Segment(text[start:x], self._style(owners[start])))
-                start = x
-        return Strip(segments, width)
-
-    def _style(self, owner: int) -> Style:
-        style = self._styles.get(owner)
-        if style is None:
-            role = self.roles[owner] if owner < len(self.roles) else "muted"
-            style = self._styles[owner] = style_of(self, role)
-        return style
-
-
-class LineChart(Widget):
-    """Series over steps with axes. Give it the data with `set_data`, then call `paint` when it is time to draw."""
 
     ALLOW_SELECT = False
     DEFAULT_CSS = f"""
     LineChart {{ layout: grid; grid-size: 2 2; grid-columns: {AXIS_WIDTH} 1fr; grid-rows: 1fr 1; height: 1fr; }}
+    LineChart.-marked {{ grid-rows: 1fr 2; }}
     LineChart.-bare {{ grid-size: 1 1; grid-columns: 1fr; grid-rows: 1fr; }}
     """
 
@@ -151,19 +65,19 @@ class LineChart(Widget):
         *,
         axes: bool = True,
         tiles: int = TILES,
-        symbols: SymbolSet = BRAILLE,
+        view: ChartView | None = None,
         id: str | None = None,
     ) -> None:
         super().__init__(id=id, classes="" if axes else "-bare")
         self.series = list(series)
         self.axes = axes
-        self.symbols = symbols
+        self.view = view if view is not None else ChartView()
         self.log_scale = False
-        self.zoom = 0
-        """How often the x range is halved around the last steps."""
         self.visible_keys = {one.key for one in series}
         self.levels: list[tuple[float, str]] = []
         """Horizontal lines: value and role."""
+        self.markers: Sequence[Marker] = ()
+        """What happened at which step, by reference."""
         self.message = ""
         """Shown in the middle while there is nothing to draw."""
         self.bounds = scale.Bounds()
@@ -172,9 +86,12 @@ class LineChart(Widget):
         self.x_axis = LineView()
         self._xs: Sequence[float] = ()
         self._ys: Mapping[str, Sequence[float]] = {}
-        self._total = 0.0
+        self._points: Mapping[str, Points] = {}
+        self._length = 0
+        """Samples that were there at `set_data`: a view that is held still does not run ahead of its panel."""
         self._version = -1
         self._columns: dict[str, raster.Columns] = {}
+        self.view.listen(self.paint)
 
     def compose(self) -> ComposeResult:
         if not self.axes:
@@ -186,51 +103,127 @@ class LineChart(Widget):
         yield self.x_axis
 
     def set_data(
-        self, xs: Sequence[float], ys: Mapping[str, Sequence[float]], total: float = 0.0, version: int = 0
+        self,
+        xs: Sequence[float],
+        ys: Mapping[str, Sequence[float]],
+        total: float = 0.0,
+        version: int = 0,
+        own_xs: Mapping[str, Points] | None = None,
     ) -> None:
-        """The data, by reference: sequences that only grow. `version` changes when earlier points changed."""
+        """The data, by reference: sequences that only grow. `version` changes when earlier points changed.
+
+        `own_xs`: key -> (xs, ys) of the series that are `points`.
+        """
         if version != self._version or xs is not self._xs:
             self._columns.clear()
             self._version = version
-        self._xs, self._ys, self._total = xs, ys, total
+        self._xs, self._ys, self._points, self._length = xs, ys, own_xs or {}, len(xs)
+        self.view.data(xs[-1] if self._length else 0.0, total)
+
+    # ------------------------------------------------------------------ reading
+
+    @property
+    def steps(self) -> Sequence[float]:
+        """The x values of the samples."""
+        return self._xs
+
+    def cross_index(self) -> int | None:
+        """Index of the sample under the crosshair, None without one."""
+        return None if self.view.cross is None else nearest(self._xs, self.view.cross)
+
+    def move_cross(self, cells: int) -> None:
+        """Move the crosshair by cells, at least by one sample for each; it stops at the ends of the data."""
+        index = self.cross_index()
+        if index is None:
+            return
+        begin, end = self.view.window()
+        stride = (end - begin) / max(1, self.plot.size.width)
+        wanted = nearest(self._xs, self._xs[index] + cells * stride)
+        assert wanted is not None
+        wanted = max(wanted, index + cells) if cells > 0 else min(wanted, index + cells)
+        self.view.read(self._xs[min(len(self._xs) - 1, max(0, wanted))])
+
+    def toggle_cross(self) -> None:
+        """Put the crosshair on the newest step that is shown, or take it away."""
+        if self.view.cross is not None and self.view.held:
+            self.view.read(None)
+        elif len(self._xs):
+            index = nearest(self._xs, self.view.window()[1] if self.view.cross is None else self.view.cross)
+            self.view.read(None if index is None else self._xs[index])
+
+    def markers_at_cross(self) -> list[Marker]:
+        """The markers in the crosshair's cell."""
+        cross, width = self.view.cross, self.plot.size.width
+        if cross is None or not width:
+            return []
+        window = self.view.window()
+        cell = cell_of(cross, *window, width)
+        return [marker for marker in self.markers if cell_of(marker.step, *window, width) == cell]
+
+    # ------------------------------------------------------------------ drawing
 
     def paint(self) -> None:
         """Draw the data as it is now, if there is room."""
         width, height = self.plot.size
         if width <= 0 or height <= 0:
             return
-        if not len(self._xs):
-            self._paint_message(width, height)
+        marked = self.axes and bool(self.markers) and self.size.height >= ROOM_FOR_MARKERS
+        if marked is not self.has_class("-marked"):
+            self.set_class(marked, "-marked")  # lays out anew; the plot paints when it has its new size
+        self._length = min(self._length, len(self._xs))  # a resume from an older checkpoint takes steps back
+        if not self._length:
+            self.plot.say(self.message)
+            if self.axes:
+                self.y_axis.show([])
+                self.x_axis.show([])
             return
-        begin, end = scale.window(self._xs[-1], self._total, self.zoom)
-        shown = [one for one in self.series if one.key in self.visible_keys and one.key in self._ys]
-        columns = {one.key: self._gather(one, width * self.symbols.dots_x, begin, end) for one in shown}
+        symbols = symbols_of(self)
+        begin, end = self.view.window()
+        shown = [one for one in self.series if one.key in self.visible_keys and self._has(one)]
+        columns = {one.key: self._gather(one, width * symbols.dots_x, begin, end) for one in shown}
         low, high = self._bounds(shown, columns)
-        rows = height * self.symbols.dots_y
+        rows = height * symbols.dots_y
         mapping = scale.Scale(low, high, rows, self.log_scale)
         traces: list[list[int]] = []
         roles: list[str] = []
         for value, role in self.levels:
             if low <= value <= high:
-                traces.append(raster.level(width * self.symbols.dots_x, mapping.row(value), dash=4))
+                traces.append(raster.level(width * symbols.dots_x, mapping.row(value), dash=4))
                 roles.append(role)
+        first = len(roles)
         for one in shown:
             traces.append(raster.trace(columns[one.key], mapping.row, rows, thick=one.thick))
             roles.append(one.role)
-        self.plot.show(raster.compose(traces, width, height, self.symbols), roles)
+        drawn = raster.compose(traces, width, height, symbols)
+        roles += ["bad", "crosshair"]
+        for owner, one in enumerate(shown, start=first):
+            if one.points:
+                self._put_points(drawn, self._points[one.key], mapping, symbols, owner)
+        broken = raster.broken_cells([columns[one.key] for one in shown], symbols.dots_x)
+        for x in broken:
+            raster.put(drawn, x, 0, symbols.broken, len(roles) - 2)
+        self._put_cross(drawn, shown, mapping, symbols, first, len(roles) - 1)
+        self.plot.show(drawn, roles)
         if self.axes:
-            self._paint_axes(mapping, width, height, (begin, end))
+            self.y_axis.show(y_lines(mapping, height, symbols))
+            self.x_axis.show(x_lines(begin, end, width, self.markers if marked else None, symbols))
+
+    def _has(self, one: Series) -> bool:
+        return one.key in self._points and len(self._points[one.key][0]) > 0 if one.points else one.key in self._ys
 
     def _gather(self, one: Series, count: int, begin: float, end: float) -> raster.Columns:
+        if one.points:
+            return raster.columns_of_points(*self._points[one.key], count, begin, end)
         key = one.key
         columns = self._columns.get(key)
         ys = self._ys[key]
         wanted = (count, begin, end)
-        if columns is None or (columns.count, columns.x0, columns.x1) != wanted or columns.consumed > len(ys):
+        stop = bisect_right(self._xs, end, 0, self._length)
+        if columns is None or (columns.count, columns.x0, columns.x1) != wanted or columns.consumed > stop:
             columns = self._columns[key] = raster.Columns(*wanted)
-            columns.consumed = bisect_left(self._xs, begin)
-        if columns.consumed < len(ys):
-            columns.extend(self._xs, ys, columns.consumed, len(ys))
+            columns.consumed = bisect_left(self._xs, begin, 0, stop)
+        if columns.consumed < stop:
+            columns.extend(self._xs, ys, columns.consumed, stop)
         return columns.smoothed(max(2, count // SMOOTHING)) if one.smooth else columns
 
     def _bounds(self, shown: list[Series], columns: dict[str, raster.Columns]) -> tuple[float, float]:
@@ -251,46 +244,38 @@ class LineChart(Widget):
             low = max(low, min(positive, default=scale.LOG_FLOOR))
         return self.bounds.update(low, max(low, high), log=self.log_scale)
 
-    def _paint_axes(self, mapping: scale.Scale, width: int, height: int, span: tuple[float, float]) -> None:
-        marks = scale.ticks(mapping.low, mapping.high, max(3, height // 4), log=self.log_scale)
-        labels: dict[int, str] = {}
-        step = marks[1] - marks[0] if len(marks) > 1 else mapping.high - mapping.low
-        for value in marks:
-            text = scale.log_label(value) if self.log_scale else scale.label(value, step)
-            labels.setdefault(mapping.row(value) // self.symbols.dots_y, text)
-        tick, plain = self.symbols.axis
-        self.y_axis.show(
-            [
-                line((f"{labels.get(y, ''):>{AXIS_WIDTH - 2}} ", "axis"), (tick if y in labels else plain, "axis"))
-                for y in range(height)
-            ]
-        )
-        self.x_axis.show([line((x_labels(*span, width, "step"), "axis"))])
+    def _put_points(
+        self, drawn: list[raster.Row], points: Points, mapping: scale.Scale, symbols: SymbolSet, owner: int
+    ) -> None:
+        begin, end = self.view.window()
+        xs, ys = points
+        width = len(drawn[0].text)
+        inside = range(bisect_left(xs, begin), bisect_right(xs, end))
+        if len(inside) > width // 2:
+            return  # marks side by side would hide the line
+        for index in inside:
+            if math.isfinite(ys[index]):
+                y = mapping.row(ys[index]) // symbols.dots_y
+                raster.put(drawn, cell_of(xs[index], begin, end, width), y, symbols.disc, owner)
 
-    def _paint_message(self, width: int, height: int) -> None:
-        rows = [raster.Row(" " * width, bytes([raster.EMPTY]) * width) for _ in range(height)]
-        lines = wrap(self.message, width - 2)[:height]
-        for y, text in enumerate(lines, start=(height - len(lines)) // 2):
-            rows[y] = raster.Row(text.center(width), bytes(width))
-        self.plot.show(rows, ("muted",))
-        if self.axes:
-            self.y_axis.show([])
-            self.x_axis.show([])
-
-
-def x_labels(begin: float, end: float, width: int, unit: str) -> str:
-    """Round numbers under an x axis, and its unit at the right edge."""
-    cells = [" "] * width
-    room = width - len(unit) - 1
-    marks = scale.ticks(begin, end, max(4, width // 11))
-    step = marks[1] - marks[0] if len(marks) > 1 else end
-    free = 0
-    for value in marks:
-        text = scale.label(value, step)
-        place = round((value - begin) / (end - begin) * (width - 1)) if end > begin else 0
-        start = max(0, place - (len(text) // 2 if value else 0))
-        if start >= free and start + len(text) <= room:
-            cells[start : start + len(text)] = text
-            free = start + len(text) + 2
-    cells[room + 1 :] = unit
-    return "".join(cells)
+    def _put_cross(
+        self,
+        drawn: list[raster.Row],
+        shown: list[Series],
+        mapping: scale.Scale,
+        symbols: SymbolSet,
+        first: int,
+        role: int,
+    ) -> None:
+        index = self.cross_index()
+        begin, end = self.view.window()
+        if index is None or not begin <= self._xs[index] <= end:
+            return
+        x = cell_of(self._xs[index], begin, end, len(drawn[0].text))
+        for y, row in enumerate(drawn):
+            if row.owners[x] == raster.EMPTY:
+                raster.put(drawn, x, y, symbols.crosshair, role)
+        for owner, one in enumerate(shown, start=first):
+            value = math.nan if one.points or one.smooth else self._ys[one.key][index]
+            if math.isfinite(value):
+                raster.put(drawn, x, mapping.row(value) // symbols.dots_y, symbols.disc, owner)

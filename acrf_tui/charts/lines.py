@@ -12,6 +12,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from acrf_tui.charts.palette import style_of
+from acrf_tui.charts.symbols import symbols_of
 
 Span = tuple[str, str]
 """Text and the spec of its style (see `palette.style_of`)."""
@@ -142,7 +143,8 @@ class LineView(Widget):
     def render_line(self, y: int) -> Strip:
         width = self.size.width
         spans = self.lines[y] if y < len(self.lines) else ()
-        segments = [Segment(text, self.style_for(spec)) for text, spec in joined(spans)]
+        spell = symbols_of(self).spell
+        segments = [Segment(spell(text), self.style_for(spec)) for text, spec in joined(spans)]
         used = sum(cell_len(segment.text) for segment in segments)
         if used < width:
             segments.append(Segment(" " * (width - used), self.style_for("text")))

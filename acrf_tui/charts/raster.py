@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -27,7 +27,8 @@ class Columns:
     """Samples of one series, gathered per dot column: first, lowest, highest and last finite value (NaN: none).
 
     Those four draw the same picture as all samples would. `gap[c]` says that a non-finite sample lies between the
-    previous drawn point and the first of column c: the line must not bridge it.
+    previous drawn point and the first of column c: the line must not bridge it. `broken[c]` says that a non-finite
+    sample lies in column c.
     """
 
     count: int
@@ -40,6 +41,7 @@ class Columns:
     total: array[float] = field(init=False)
     finite: array[float] = field(init=False)
     gap: bytearray = field(init=False)
+    broken: bytearray = field(init=False)
     consumed: int = field(default=0, init=False)
     _gap_pending: bool = field(default=False, init=False)
 
@@ -49,6 +51,7 @@ class Columns:
         self.total = array("d", bytes(8 * self.count))
         self.finite = array("d", bytes(8 * self.count))
         self.gap = bytearray(self.count)
+        self.broken = bytearray(self.count)
 
     def column_of(self, x: float) -> int:
         """The dot column of x, clamped into the domain."""
@@ -61,6 +64,7 @@ class Columns:
         self.consumed += 1
         if not math.isfinite(y):
             self._gap_pending = True
+            self.broken[self.column_of(x)] = 1
             return
         column = self.column_of(x)
         if math.isnan(self.first[column]):
@@ -106,13 +110,16 @@ class Columns:
         """A trailing mean over `window` columns: calm, and what is drawn does not change when more arrives."""
         calm = Columns(self.count, self.x0, self.x1)
         calm.gap[:] = self.gap
+        calm.broken[:] = self.broken
         total = finite = 0.0
         for column in range(self.count):
-            total += self.total[column]
-            finite += self.finite[column]
-            if column >= window:
-                total -= self.total[column - window]
-                finite -= self.finite[column - window]
+            # A column counts once however many samples it has: an older part of the run may come in fewer.
+            if self.finite[column]:
+                total += self.total[column] / self.finite[column]
+                finite += 1
+            if column >= window and self.finite[column - window]:
+                total -= self.total[column - window] / self.finite[column - window]
+                finite -= 1
             if self.finite[column]:
                 value = total / finite
                 calm.first[column] = calm.low[column] = calm.high[column] = calm.last[column] = value
@@ -133,6 +140,30 @@ class Columns:
         highs = sorted(value for value in self.high if value == value)
         cut = int(len(lows) * share)
         return lows[cut], highs[len(highs) - 1 - cut]
+
+
+def columns_of_points(xs: Sequence[float], ys: Sequence[float], count: int, x0: float, x1: float) -> Columns:
+    """A few points, with the line to their neighbours outside x0..x1 cut off at the edges."""
+    columns = Columns(count, x0, x1)
+    begin, end = bisect_left(xs, x0), bisect_right(xs, x1)
+
+    def cross(edge: float, left: int) -> None:
+        if left >= 0 and left + 1 < len(xs) and xs[left] < edge < xs[left + 1]:
+            share = (edge - xs[left]) / (xs[left + 1] - xs[left])
+            value = ys[left] + share * (ys[left + 1] - ys[left])
+            if math.isfinite(value):  # else the line ends at its last point, which lies outside
+                columns.append(edge, value)
+
+    cross(x0, begin - 1)
+    for index in range(begin, end):
+        columns.append(xs[index], ys[index])
+    cross(x1, end - 1)
+    return columns
+
+
+def broken_cells(series: Sequence[Columns], dots_x: int) -> list[int]:
+    """The cells in which a sample of any series was not finite."""
+    return sorted({column // dots_x for columns in series for column, bad in enumerate(columns.broken) if bad})
 
 
 def run_of_dots(a: int, b: int) -> int:

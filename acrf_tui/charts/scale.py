@@ -128,6 +128,10 @@ def _log_ticks(low: float, high: float, parts: int) -> list[float]:
 def label(value: float, step: float) -> str:
     """A tick's label with as many decimals as its step needs, at most 6 characters wide for usual values."""
     magnitude = max(abs(value), abs(step))
+    if abs(step) >= 1e4 and magnitude < 1e9:
+        return f"{value / 1e3:,.0f}k" if value else "0"
+    if 1e5 <= magnitude < 1e9 and abs(step) >= 1:  # a part of a long run: neighbours must stay different
+        return f"{value:,.0f}"
     if magnitude and (magnitude >= 1e5 or abs(step) < 1e-4):
         return "0" if value == 0 else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e+")
     decimals = 0 if step >= 1 and step == int(step) else max(0, -math.floor(math.log10(abs(step) or 1.0)))

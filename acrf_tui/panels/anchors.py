@@ -9,8 +9,9 @@ from textual.containers import Horizontal
 
 from acrf_tui.charts.lines import Line, LineView, line, wrap
 from acrf_tui.charts.marks import bar
-from acrf_tui.charts.symbols import BRAILLE
+from acrf_tui.charts.symbols import BRAILLE, SymbolSet, symbols_of
 from acrf_tui.panels import numbers
+from acrf_tui.panels.anchor_map import AnchorHeat
 from acrf_tui.panels.panel import Panel
 from acrf_tui.state import RunState
 
@@ -18,30 +19,30 @@ HEADROOM = 1.25
 """A bar that reaches the plan leaves this much room for one that goes beyond."""
 
 
-def draws_line(sigma: float | None, draws: int, expected: float, width: int) -> Line:
+def draws_line(sigma: float | None, draws: int, expected: float, width: int, symbols: SymbolSet = BRAILLE) -> Line:
     """sigma, a bar of draws, and the plan as a mark on it."""
     label = f"{sigma:.3f} " if sigma is not None else "  –   "
     room = max(1, width - len(label))
     scale = max(expected * HEADROOM, 1.0)
-    filled = bar(draws / scale, room).rstrip()
+    filled = bar(draws / scale, room, symbols).rstrip()
     place = min(room - 1, round(expected / scale * room))
     if len(filled) <= place:
         before, after = place - len(filled), room - place - 1
-        tail = ((" " * before, "text"), (BRAILLE.mark, "meter-mark"), (" " * after, "text"))
+        tail = ((" " * before, "text"), (symbols.mark, "meter-mark"), (" " * after, "text"))
         return line((label, "text"), (filled, "meter-fill"), *tail)
     return line(
         (label, "text"),
         (filled[:place], "meter-fill"),
-        (BRAILLE.mark, "meter-mark"),
+        (symbols.mark, "meter-mark"),
         (filled[place + 1 :], "meter-fill"),
     )
 
 
-def loss_line(mean: float, top: float, width: int) -> Line:
+def loss_line(mean: float, top: float, width: int, symbols: SymbolSet = BRAILLE) -> Line:
     """A bar of the mean loss, on the scale of the largest."""
     room = max(1, width - 6)
     share = mean / top if top > 0 and math.isfinite(mean) else 0.0
-    return line((" " * 6, "text"), (bar(share / HEADROOM, room).rstrip(), "series-char"))
+    return line((" " * 6, "text"), (bar(share / HEADROOM, room, symbols).rstrip(), "series-char"))
 
 
 def numbers_line(draws: int, mean: float, worst: bool) -> Line:
@@ -59,21 +60,30 @@ def stacked_lines(draws: int, mean: float, worst: bool) -> list[Line]:
 
 
 class AnchorsPanel(Panel):
-    """One row per anchor, most noisy first."""
+    """One row per anchor, most noisy first; maximised with the map of loss over anchor and step."""
 
     TITLE = "Anchors"
     NUMBER = 3
     EVERY = 4
     SUBTITLE = "┃ plan"
+    DEFAULT_CSS = """
+    AnchorsPanel AnchorHeat { display: none; }
+    AnchorsPanel.-maximized AnchorHeat { display: block; margin-left: 2; }
+    AnchorsPanel.-maximized #anchor-list { width: 45%; max-width: 64; }
+    """
 
     def compose(self) -> ComposeResult:
         with Horizontal():
-            yield LineView(id="anchor-draws")
-            yield LineView(id="anchor-numbers")
+            with Horizontal(id="anchor-list"):
+                yield LineView(id="anchor-draws")
+                yield LineView(id="anchor-numbers")
+            yield AnchorHeat()
 
     def paint(self, state: RunState, now: float) -> None:
         left, right = self.query_one("#anchor-draws", LineView), self.query_one("#anchor-numbers", LineView)
-        totals = state.anchors
+        if self.has_class("-maximized"):
+            self.query_one(AnchorHeat).paint(state)
+        totals, symbols = state.anchors, symbols_of(self)
         height, width = left.size.height, left.size.width
         sigmas = state.plan.anchors if state.plan else []
         count = max(len(sigmas), len(totals.draws))
@@ -98,11 +108,11 @@ class AnchorsPanel(Panel):
             draws = totals.draws[index] if index < len(totals.draws) else 0
             mean = means[index] if index < len(means) else math.nan
             sigma = sigmas[index] if index < len(sigmas) else None
-            lefts.append(draws_line(sigma, draws, expected, width - 1))
+            lefts.append(draws_line(sigma, draws, expected, width - 1, symbols))
             if each == 1:
                 rights.append(numbers_line(draws, mean, mean == worst))
                 continue
-            lefts += [loss_line(mean, top, width - 1), ()][: each - 1]
+            lefts += [loss_line(mean, top, width - 1, symbols), ()][: each - 1]
             rights += [*stacked_lines(draws, mean, mean == worst), ()][:each]
         if shown < count:
             lefts.append(line((f"… {count - shown} more", "muted")))

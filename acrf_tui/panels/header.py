@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 
 from acrf_tui.charts.lines import Line, LineView, fit, line, wrap
+from acrf_tui.charts.symbols import ASCII, BRAILLE, SymbolSet, symbols_of
 from acrf_tui.panels import numbers
-from acrf_tui.state import RunState
+from acrf_tui.printable import printable
+
+if TYPE_CHECKING:  # the launchpad shows states too, and needs no run for it
+    from acrf_tui.state import RunState
 
 STATES: dict[str, tuple[str, str]] = {
     "starting": ("◌", "accent"),
@@ -23,10 +29,11 @@ STATES: dict[str, tuple[str, str]] = {
 }
 
 
-def state_span(state: str) -> tuple[str, str]:
-    """Symbol and state in capitals."""
+def state_span(state: str, symbols: SymbolSet = BRAILLE) -> tuple[str, str]:
+    """Symbol and state in capitals; without the symbol where the terminal has only ASCII."""
     symbol, role = STATES.get(state, ("?", "muted"))
-    return f" {symbol} {state.upper()} ", f"bold reverse {role}"
+    sign = "" if symbols is ASCII else f" {symbol}"
+    return f"{sign} {state.upper()} ", f"bold reverse {role}"
 
 
 def next_steps(name: str, state: RunState) -> tuple[str, list[str]]:
@@ -35,7 +42,10 @@ def next_steps(name: str, state: RunState) -> tuple[str, list[str]]:
         case "finished":
             return (
                 f"Training finished at step {state.step:,}.",
-                [f"acrf-tui export {name} --format comfyui", f"acrf-tui resume {name} --steps N  trains on"],
+                [
+                    f"acrf-tui export {name} --format comfyui --out {name}.safetensors",
+                    f"acrf-tui resume {name} --steps N  trains on",
+                ],
             )
         case "stopped":
             return f"Stopped at step {state.step:,}; a checkpoint is saved.", [f"acrf-tui resume {name}"]
@@ -52,7 +62,7 @@ class Header(Horizontal):
 
     def __init__(self, name: str, read_only: bool, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.run_name = "".join(character if character.isprintable() else "?" for character in name)
+        self.run_name = printable(name)
         self.read_only = read_only
         self.frozen = False
         self.trouble = ""
@@ -76,7 +86,7 @@ class Header(Horizontal):
         if rest > 12 and detail:
             spans.append((f"  {fit(detail, rest)}", "muted"))
         left.show([line(*spans)])
-        marks: list[tuple[str, str]] = [state_span("waiting" if state.waiting else state.state)]
+        marks: list[tuple[str, str]] = [state_span("waiting" if state.waiting else state.state, symbols_of(self))]
         if self.frozen:
             marks.append((" FROZEN", "bold warn"))
         elif self.trouble:

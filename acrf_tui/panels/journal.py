@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import ClassVar
 
 from textual import events
@@ -10,27 +9,33 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
-from acrf_tui.charts.lines import Line, LineView, fit, line
+from acrf_tui.charts.lines import Line, LineView, fit, line, wrap
+from acrf_tui.charts.symbols import ASCII, BRAILLE, SymbolSet
+from acrf_tui.filtering import matching
 from acrf_tui.panels import numbers
 from acrf_tui.panels.panel import Panel
 from acrf_tui.state import Entry, RunState
 
-ICONS: dict[str, tuple[str, str]] = {
-    "state": ("●", "accent"),
-    "done": ("✓", "good"),
-    "refused": ("✗", "warn"),
-    "checkpoint": ("◆", "good"),
-    "validation": ("◇", "accent"),
-    "preview": ("▣", "accent"),
-    "warning": ("▲", "warn"),
-    "error": ("✗", "bad"),
-    "note": ("·", "muted"),
+EMPTY = "nothing yet: commands, checkpoints and warnings appear here"
+HOW_TO_FILTER = "/ filters"
+ICONS: dict[str, tuple[str, str, str]] = {
+    "state": ("●", "*", "accent"),
+    "done": ("✓", "+", "good"),
+    "refused": ("✗", "x", "warn"),
+    "checkpoint": ("◆", "#", "good"),
+    "validation": ("◇", "%", "accent"),
+    "preview": ("▣", "=", "accent"),
+    "warning": ("▲", "!", "warn"),
+    "error": ("✗", "x", "bad"),
+    "note": ("·", ".", "muted"),
 }
+"""Kind of entry -> icon, icon in ASCII, role of its colour."""
 
 
-def entry_line(entry: Entry, width: int) -> Line:
+def entry_line(entry: Entry, width: int, symbols: SymbolSet = BRAILLE) -> Line:
     """Time, step, icon and text of one entry."""
-    icon, role = ICONS.get(entry.kind, ICONS["note"])
+    icon, plain, role = ICONS.get(entry.kind, ICONS["note"])
+    icon = plain if symbols is ASCII else icon
     step = f"{entry.step:>7,}" if entry.step else " " * 7
     head = f"{numbers.clock(entry.time)} {step} "
     text = " ".join(entry.text.split())
@@ -38,10 +43,9 @@ def entry_line(entry: Entry, width: int) -> Line:
     return line((head, "muted"), (f"{icon} ", role), (fit(text, max(1, width - len(head) - 2)), body))
 
 
-def matching(entries: Iterable[Entry], wanted: str) -> list[Entry]:
-    """Entries whose kind or text holds every word of `wanted`, whatever the case."""
-    words = wanted.casefold().split()
-    return [entry for entry in entries if all(word in f"{entry.kind} {entry.text}".casefold() for word in words)]
+def words_of(entry: Entry) -> str:
+    """What a filter looks in: the kind of the entry and its text."""
+    return f"{entry.kind} {entry.text}"
 
 
 class JournalPanel(Panel):
@@ -60,6 +64,8 @@ class JournalPanel(Panel):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self.lowest: Entry | None = None
+        """The lowest entry in view, the newest unless one looks back."""
         self._back = 0
         self._state: RunState | None = None
 
@@ -109,19 +115,24 @@ class JournalPanel(Panel):
         if height <= 0:
             return
         if not state.journal:
-            view.show([line(("nothing yet: commands, checkpoints and warnings appear here", "muted"))])
+            self._say_count("")
+            why = "nothing was said before the run ended" if state.ended else EMPTY
+            view.show([line((text, "muted")) for text in wrap(why, max(8, width))])
             return
         wanted = self.query_one(Input).value
-        found = matching(state.journal, wanted)
-        subtitle = f"{len(found)} of {len(state.journal)}" if wanted.strip() else ""
-        if self.border_subtitle != subtitle:
-            self.border_subtitle = subtitle
+        found = matching(state.journal, wanted, words_of)
+        self._say_count(f"{len(found)} of {len(state.journal)}, esc shows all" if wanted.strip() else HOW_TO_FILTER)
         if not found:
             view.show([line((f"none of {len(state.journal)} entries has these words (esc shows all)", "muted"))])
             return
         self._back = min(self._back, max(0, len(found) - height))
         end = len(found) - self._back
-        view.show([entry_line(entry, width) for entry in found[max(0, end - height) : end]])
+        self.lowest = found[end - 1]
+        view.show([entry_line(entry, width, self.symbols) for entry in found[max(0, end - height) : end]])
+
+    def _say_count(self, text: str) -> None:
+        if self.border_subtitle != text:
+            self.border_subtitle = text
 
     def _repaint(self) -> None:
         if self._state is not None:

@@ -41,6 +41,14 @@ def clock(seconds: float) -> str:
     return f"{DAYS[then.tm_wday]} {then.tm_hour:02d}:{then.tm_min:02d}"
 
 
+def age(seconds: float) -> str:
+    """How long ago, coarse enough not to change at every look."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return "now"
+
+
 def loss(value: float) -> str:
     """A loss with four significant digits."""
     if math.isnan(value):

@@ -8,6 +8,7 @@ from textual import events
 from textual.containers import Vertical
 from textual.message import Message
 
+from acrf_tui.charts.symbols import SymbolSet, symbols_of
 from acrf_tui.state import RunState
 
 
@@ -21,14 +22,26 @@ class Panel(Vertical, can_focus=True):
     NUMBER: ClassVar[int] = 0
     """The digit key that focuses this panel."""
     SUBTITLE: ClassVar[str] = ""
+    HELP: ClassVar[str] = ""
+    """What the panel shows and its labels cannot say; the help ends with it."""
     behind: bool = False
     """Something was left for later to save bytes: paint again even when the state stays."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.border_title = f"[dim]{self.NUMBER}[/dim] {self.TITLE}"
+        self.say_hidden(False)
         if self.SUBTITLE:
             self.border_subtitle = self.SUBTITLE
+
+    @property
+    def symbols(self) -> SymbolSet:
+        """The characters that this terminal can show."""
+        return symbols_of(self)
+
+    def say_hidden(self, hidden: bool) -> None:
+        """Name in the title how a hidden panel comes back; it is seen only while that panel is maximised."""
+        way_back = "  [dim]hidden: h brings it back[/dim]" if hidden else ""
+        self.border_title = f"[dim]{self.NUMBER}[/dim] {self.TITLE}{way_back}"
 
     class Resized(Message):
         """The panel has a new size and wants to be painted at once."""
@@ -36,6 +49,13 @@ class Panel(Vertical, can_focus=True):
         def __init__(self, panel: Panel) -> None:
             super().__init__()
             self.panel = panel
+
+    class Vanished(Message):
+        """The panel has no place on the screen any more."""
+
+    def on_hide(self, event: events.Hide) -> None:
+        """Let the screen see to it that something is left to be seen."""
+        self.post_message(self.Vanished())
 
     def on_resize(self, event: events.Resize) -> None:
         """Ask for paint when the children are laid out too."""

@@ -9,7 +9,7 @@ from textual.containers import Horizontal
 
 from acrf_tui.charts.lines import Line, LineView, fit, line, spread, wrap
 from acrf_tui.charts.marks import bar
-from acrf_tui.charts.symbols import BRAILLE
+from acrf_tui.charts.symbols import BRAILLE, SymbolSet
 from acrf_tui.panels import numbers
 from acrf_tui.panels.panel import Panel
 from acrf_tui.state import RunState
@@ -25,10 +25,10 @@ def share_done(state: RunState) -> float:
     return progress.done / progress.total if progress and progress.total else math.nan
 
 
-def bar_line(share: float, width: int, role: str) -> Line:
+def bar_line(share: float, width: int, role: str, symbols: SymbolSet = BRAILLE) -> Line:
     """A bar over the whole width."""
-    filled = bar(share, width).rstrip()
-    return line((filled, role), (BRAILLE.track * (width - len(filled)), "meter-track"))
+    filled = bar(share, width, symbols).rstrip()
+    return line((filled, role), (symbols.track * (width - len(filled)), "meter-track"))
 
 
 def percent_line(share: float) -> Line:
@@ -106,7 +106,7 @@ class ProgressPanel(Panel):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._latest: tuple[int, int, bool, int] | None = None
+        self._latest: tuple[int, int, bool, int, str] | None = None
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="progress-done"):
@@ -125,18 +125,19 @@ class ProgressPanel(Panel):
             state.state, "meter-fill"
         )
         share = share_done(state)
-        bar_view.show([bar_line(share, bar_view.size.width, role)])
+        bar_view.show([bar_line(share, bar_view.size.width, role, self.symbols)])
         self.query_one("#progress-percent", LineView).show([percent_line(share)])
         shown, phase = self.query_one("#progress-facts"), self.query_one("#progress-phase", LineView)
         if shown.display is not started:
             shown.display, phase.display = started, not started
+        self.behind = started and not self.query_one("#fact-values-0").size.width  # they get their place after this
         if not started:
             phase.show(phase_lines(state, now, phase.size.width))
             return
         # Speeds and totals twitch with every step: once a second is enough to read them.
-        latest = (int(now), self.size.width, state.training, state.series_version)
+        latest = (int(now), self.size.width, state.training, state.series_version, state.state)
         whole = latest != self._latest
-        self._latest = latest if shown.size.width else None
+        self._latest = None if self.behind else latest
         for index, column in enumerate(facts(state, now)):
             if index and not whole:
                 break

@@ -9,22 +9,40 @@ from textual.containers import Horizontal
 
 from acrf_tui.charts.line_chart import LineChart, Series
 from acrf_tui.charts.lines import LineView, line, spread
+from acrf_tui.charts.symbols import symbols_of
+from acrf_tui.charts.view import ChartView
 from acrf_tui.panels import numbers
-from acrf_tui.panels.panel import Panel
+from acrf_tui.panels.chart_panel import ChartPanel
 from acrf_tui.state import RunState
 
 
-class RatePanel(Panel):
+def clip_level(state: RunState) -> float | None:
+    """The gradient norm at which gradients are clipped, None where they are not."""
+    clip = state.clip()
+    return clip if math.isfinite(clip) and clip > 0 else None
+
+
+class RatePanel(ChartPanel):
     """Two small charts under their current values; the dotted line is where gradients are clipped."""
 
     TITLE = "LR and gradient norm"
     NUMBER = 6
     EVERY = 4
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self.rate_chart = LineChart([Series("lr", "series-rate")], axes=False)
-        self.norm_chart = LineChart([Series("grad_norm", "series-gradient", spiky=True)], axes=False)
+    def __init__(self, view: ChartView | None = None, *, id: str | None = None) -> None:
+        super().__init__(view, id=id)
+        self.rate_chart = LineChart([Series("lr", "series-rate")], axes=False, view=self.view)
+        self.norm_chart = LineChart([Series("grad_norm", "series-gradient", spiky=True)], axes=False, view=self.view)
+        self.view.listen(self._view_changed)
+
+    @property
+    def chart(self) -> LineChart:
+        """The upper one; both are as wide."""
+        return self.rate_chart
+
+    def _view_changed(self) -> None:
+        if self.state is not None and self.is_attached and len(self.state.series):
+            self._paint_heads(self.state)
 
     def compose(self) -> ComposeResult:
         with Horizontal(classes="chart-head"):
@@ -37,6 +55,7 @@ class RatePanel(Panel):
         yield self.norm_chart
 
     def paint(self, state: RunState, now: float) -> None:
+        self.state = state
         series = state.series
         if not len(series):
             for name in ("rate-head", "rate-value", "norm-head", "norm-value"):
@@ -44,27 +63,31 @@ class RatePanel(Panel):
             self.rate_chart.message = self.why_empty(state)
             self.rate_chart.paint()
             return
-        clip = state.clip()
-        clipped = math.isfinite(clip) and clip > 0
-        self._paint_heads(state, clip if clipped else None)
+        clip = clip_level(state)
         self.rate_chart.set_data(series.step, {"lr": series.lr}, state.total_steps, state.series_version)
         self.norm_chart.set_data(series.step, {"grad_norm": series.grad_norm}, state.total_steps, state.series_version)
-        self.norm_chart.levels = [(clip, "series-limit")] if clipped else []
+        self.norm_chart.levels = [] if clip is None else [(clip, "series-limit")]
+        self._paint_heads(state)
         self.rate_chart.paint()
         self.norm_chart.paint()
 
-    def _paint_heads(self, state: RunState, clip: float | None) -> None:
+    def _paint_heads(self, state: RunState) -> None:
+        clip, symbols = clip_level(state), symbols_of(self)
+        index = self.chart.cross_index()
+        sample = -1 if index is None else index
         rate_head, norm_head = self.query_one("#rate-head", LineView), self.query_one("#norm-head", LineView)
-        width = rate_head.size.width
+        width, swatch = rate_head.size.width, symbols.swatch[0]
         scheduler = state.plan.scheduler if state.plan else ""
-        detail = line((scheduler if len(scheduler) + 17 <= width else "", "muted"))
-        rate_head.show([spread(line(("━ ", "series-rate"), ("learning rate", "text")), detail, width)])
-        limit = f"┈ clip {clip:g}" if clip is not None else "not clipped"
+        about = scheduler if index is None else f"step {state.series.step[index]:,.0f}"
+        detail = line((about if len(about) + 17 <= width else "", "muted" if index is None else "bold text"))
+        rate_head.show([spread(line((f"{swatch} ", "series-rate"), ("learning rate", "text")), detail, width)])
+        limit = f"{symbols.dots} clip {clip:g}" if clip is not None else "not clipped"
         norm_head.show(
-            [spread(line(("━ ", "series-gradient"), ("gradient norm", "text")), line((limit, "muted")), width)]
+            [spread(line((f"{swatch} ", "series-gradient"), ("gradient norm", "text")), line((limit, "muted")), width)]
         )
-        norm = state.series.grad_norm[-1]
+        norm = state.series.grad_norm[sample]
         over = clip is not None and norm > clip
         role = "bad" if not math.isfinite(norm) else "warn" if over else "text"
-        self.query_one("#rate-value", LineView).show([line((f"{numbers.rate(state.series.lr[-1]):>11}", "text"))])
+        rate = state.series.lr[sample]
+        self.query_one("#rate-value", LineView).show([line((f"{numbers.rate(rate):>11}", "text"))])
         self.query_one("#norm-value", LineView).show([line((f"{numbers.loss(norm):>11}", role))])

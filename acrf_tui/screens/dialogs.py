@@ -14,6 +14,8 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
+from acrf_tui.charts.symbols import symbols_of
+
 HIGHEST_RATE = 1.0
 
 
@@ -172,15 +174,15 @@ class KeyHelp:
 
 
 class HelpDialog(ModalScreen[None]):
-    """Keys that work now, as the screen below knows them."""
+    """Keys that work now, as the screen below knows them, then what its panels have to explain."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,q", "close", "Close", id="help.close", tooltip="Back to the dashboard")
     ]
 
-    def __init__(self, keys: Sequence[KeyHelp]) -> None:
+    def __init__(self, keys: Sequence[KeyHelp], notes: Sequence[str] = ()) -> None:
         super().__init__()
-        self.keys = list(keys)
+        self.keys, self.notes = list(keys), list(notes)
 
     def compose(self) -> ComposeResult:
         width = max((cell_len(one.key) for one in self.keys), default=0)
@@ -189,6 +191,7 @@ class HelpDialog(ModalScreen[None]):
             text = one.tooltip or one.description
             key = one.key + " " * (width - cell_len(one.key))
             lines.append(f"{key}   {text}" if one.enabled else f"{key}   {text} (not now)")
+        lines += [part for note in self.notes for part in ("", symbols_of(self).spell(note))]
         with VerticalScroll(classes="dialog dialog-wide") as box:
             box.border_title = "Keys"
             box.border_subtitle = "esc closes"

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from acrf_tui.screens.launchpad_configs import Row, printable, settings_rows, short_path
+from acrf_tui.panels import numbers
+from acrf_tui.printable import printable
+from acrf_tui.screens.launchpad_configs import Row, settings_rows, short_path
 
 POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 120.0
@@ -26,6 +28,8 @@ class Outlook:
     settings: Sequence[Row] = ()
     rows: Sequence[Row] = ()
     notes: Sequence[str] = ()
+    buckets: Sequence[tuple[str, int]] = ()
+    """Sizes that the pictures are trained at, and how many of each, the commonest first."""
     memory_share: float | None = None
     error: str = ""
     advice: str = ""
@@ -119,7 +123,8 @@ def with_report(outlook: Outlook, result: CheckResult) -> Outlook:
         outlook,
         checking=False,
         rows=report_rows(report),
-        notes=[*_left_out(report), *report["notes"]],
+        notes=[*_without_caption(report), *_left_out(report), *report["notes"]],
+        buckets=sorted(((size.replace("x", "×"), n) for size, n in report["buckets"].items()), key=lambda one: -one[1]),
         memory_share=needed / card if card else None,
     )
 
@@ -127,21 +132,29 @@ def with_report(outlook: Outlook, result: CheckResult) -> Outlook:
 def report_rows(report: dict[str, Any]) -> list[Row]:
     """A check's report for people."""
     pictures, without = int(report["pictures"]), int(report["without_caption"])
-    left_out = len(report["left_out"])
+    left_out, held_out = len(report["left_out"]), int(report.get("held_out", 0))
     captions = f"{without} without caption" if without else "each with a caption"
     parameters = int(report["trainable_parameters"])
     card = report["device_memory"]
     memory = f"about {size(report['memory_total'])}"
     memory += f" of the {size(card)} of {report['device']}" if card else f" of RAM, on the {report['device']}"
+    parts = ", ".join(f"{name} {size(taken)}" for name, taken in report["memory"].items() if taken)
     return [
-        ("pictures", f"{pictures}, {captions}" + (f", {left_out} left out" if left_out else "")),
+        (
+            "pictures",
+            f"{pictures}, {captions}"
+            + (f", {left_out} left out" if left_out else "")
+            + (f", {held_out} held out for validation" if held_out else ""),
+        ),
         ("buckets", _buckets(report["buckets"])),
         ("steps", f"{report['steps']:,}, from {report['micro_batches_per_epoch']:,} micro-batches an epoch"),
         (
             "trains",
             f"{parameters:,} of {int(report['base_parameters']):,} parameters, a file of {size(parameters * 4)}",
         ),
+        ("time", _time(report)),
         ("memory", memory),
+        *([("", parts)] if parts else []),
         ("disk", f"about {size(report['disk_needed'])} of the {size(report['disk_free'])} free"),
     ]
 
@@ -151,6 +164,21 @@ def _buckets(buckets: dict[str, int]) -> str:
     shown = [f"{name.replace('x', '×')} ({count})" for name, count in common[:6]]
     more = f" and {len(common) - 6} more" if len(common) > 6 else ""
     return ", ".join(shown) + more
+
+
+def _time(report: dict[str, Any]) -> str:
+    """How long the training will take; only where it was measured."""
+    seconds = report.get("step_time_s")
+    if seconds is None:
+        return "not known before the first steps"
+    total = numbers.remaining(seconds * int(report["steps"]))
+    return f"about {total} ({seconds:.3g} s a step in run {printable(str(report['step_time_run']))})"
+
+
+def _without_caption(report: dict[str, Any]) -> list[str]:
+    names = [printable(name) for name in report.get("uncaptioned", [])]
+    more = int(report["without_caption"]) - len(names)
+    return [f"no caption: {', '.join(names)}" + (f" and {more} more" if more > 0 else "")] if names else []
 
 
 def _left_out(report: dict[str, Any]) -> list[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
 
 from acrf_engine.run.folder import APP_NAME
+from acrf_tui.printable import printable
 from acrf_tui.shipped import shipped
 
 if TYPE_CHECKING:
@@ -82,6 +85,24 @@ def own_configs(here: Path) -> list[ConfigEntry]:
     return found
 
 
+def suggested_name(name: str, taken: Container[str]) -> str:
+    """A name for a copy that is not taken: my-NAME, then with a number."""
+    base = name if name.startswith("my-") else f"my-{name}"
+    base = re.sub(r"-\d+$", "", base)
+    return next(one for number in count(1) if (one := base if number == 1 else f"{base}-{number}") not in taken)
+
+
+def copy_config(source: Path, name: str) -> Path:
+    """Copy a config to the user's own, private; returns where. Raises OSError, also where the name is taken."""
+    folder = own_config_folder()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    text = source.read_bytes()
+    target = folder / f"{name}.yaml"
+    with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(text)
+    return target
+
+
 def looks_like_config(path: Path, known: frozenset[str]) -> bool:
     """Whether a YAML file has our keys. By its lines, so that a config with a mistake is offered, with the mistake."""
     try:
@@ -150,7 +171,7 @@ def _dataset(config: RunConfig) -> str:
 
 
 def _targets(config: RunConfig) -> str:
-    what = "attention" if config.lora.targets == "std" else "attention + feed-forward"
+    what = {"std": "attention", "ext": "attention + feed-forward"}.get(str(config.lora.targets), "patterns")
     return f"{what} + refiners" if config.lora.refiners else what
 
 
@@ -177,11 +198,6 @@ def _saves(config: RunConfig) -> str:
     every = config.checkpoint.every
     text = f"every {every:,} steps, newest {config.checkpoint.keep} kept" if every else "at the end"
     return f"{text}; previews every {config.preview.every:,}" if config.preview.every else text
-
-
-def printable(text: str) -> str:
-    """A name of any kind on one line: what a terminal would take for a command is shown as a mark."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 def short_path(path: str | Path) -> str:

@@ -1,8 +1,9 @@
-"""What the launchpad asks before it starts a run: which device, and how much further a finished run shall go."""
+"""What the launchpad asks before it starts a run: which device, how much further a finished run shall go, what a
+copy of a config shall be called."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -13,6 +14,9 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from acrf_engine.run.folder import NAME_PATTERN
+from acrf_tui.printable import printable
+from acrf_tui.screens.launchpad_configs import own_config_folder, short_path
 from acrf_tui.screens.launchpad_lists import PickList
 from acrf_tui.screens.launchpad_start import DeviceChoice
 
@@ -98,4 +102,56 @@ class ExtendDialog(ModalScreen[int | None]):
 
     def action_cancel(self) -> None:
         """Leave it finished."""
+        self.dismiss(None)
+
+
+class NameDialog(ModalScreen[str | None]):
+    """Asks what the copy of a config shall be called; None: make none."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [CANCEL]
+
+    def __init__(self, original: str, suggestion: str, taken: Container[str]) -> None:
+        super().__init__()
+        self.original, self.suggestion, self.taken = original, suggestion, taken
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as box:
+            box.border_title = Content(f"Copy {printable(self.original)}")
+            yield Static(f"a config of your own, in {short_path(own_config_folder())}, called", markup=False)
+            yield Input(self.suggestion, id="copy-name", select_on_focus=True, max_length=100)
+            yield Static("", id="copy-says", markup=False)
+            with Horizontal(classes="dialog-buttons"):
+                yield Button("Copy", id="copy-go", variant="primary")
+                yield Button("Cancel", id="copy-cancel")
+
+    def _wrong(self, name: str) -> str:
+        if name in self.taken:
+            return "there is one of this name already"
+        return "" if NAME_PATTERN.fullmatch(name) else "letters, digits, - _ + and . (not at its start)"
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Say at once what is wrong with a name."""
+        wrong = self._wrong(event.value)
+        says = self.query_one("#copy-says", Static)
+        says.set_class(bool(wrong), "-wrong")
+        says.update(wrong)
+        self.query_one("#copy-go", Button).disabled = bool(wrong)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter copies, if the name will do."""
+        self._go()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Copy, or not."""
+        self._go() if event.button.id == "copy-go" else self.dismiss(None)
+
+    def _go(self) -> None:
+        name = self.query_one(Input).value
+        if self._wrong(name):
+            self.app.bell()
+        else:
+            self.dismiss(name)
+
+    def action_cancel(self) -> None:
+        """Make no copy."""
         self.dismiss(None)

@@ -10,27 +10,34 @@ from textual import events
 from textual.containers import VerticalScroll
 
 from acrf_tui.charts.lines import Line, LineView, fit, line, wrap
+from acrf_tui.printable import printable
 from acrf_tui.screens.launchpad_check import Outlook, remedy
-from acrf_tui.screens.launchpad_configs import ConfigEntry, Row, printable, short_path
+from acrf_tui.screens.launchpad_configs import ConfigEntry, Row, short_path
 
 LABEL = 11
 METER = 24
 TALL = 22
 """Rows from which everything is visible at once."""
+MOST_BUCKETS = 6
 TWO_COLUMNS_FROM = 118
 
 
 def outlook_lines(entry: ConfigEntry, outlook: Outlook, width: int, height: int = TALL) -> list[Line]:
     """The preview of a config in `width` cells. Where it is low, what matters most stands first."""
+    lines = _lines(entry, outlook, width, height, brief=False)
+    return lines if len(lines) <= height else _lines(entry, outlook, width, height, brief=True)
+
+
+def _lines(entry: ConfigEntry, outlook: Outlook, width: int, height: int, *, brief: bool) -> list[Line]:
     low = height < TALL
     about = printable(entry.audience if low else entry.description)
     lines: list[Line] = [line((text, "text")) for text in wrap(about, min(width, 100))]
     if lines:
         lines.append(())
-    check = _check_lines(outlook, width)
+    check = _check_lines(outlook, width, brief)
     if width >= TWO_COLUMNS_FROM and not outlook.error:
         half = (width - 4) // 2
-        lines += _beside(_rows(outlook.settings, half), _check_lines(outlook, half), half)
+        lines += _beside(_rows(outlook.settings, half), _check_lines(outlook, half, brief), half)
     else:
         settings = _rows(outlook.settings, width)
         first, second = (check, settings) if low or outlook.error else (settings, check)
@@ -39,7 +46,7 @@ def outlook_lines(entry: ConfigEntry, outlook: Outlook, width: int, height: int 
     return lines + source if outlook.error or len(lines) + len(source) <= height else lines
 
 
-def _check_lines(outlook: Outlook, width: int) -> list[Line]:
+def _check_lines(outlook: Outlook, width: int, brief: bool) -> list[Line]:
     if outlook.error:
         problems = [part for text in outlook.error.splitlines() for part in _wrapped(text, width - 2)]
         lines = [line(("✗ " if index == 0 else "  ", "bad"), (text, "bad")) for index, text in enumerate(problems)]
@@ -48,12 +55,31 @@ def _check_lines(outlook: Outlook, width: int) -> list[Line]:
         return [line(("checking the pictures, the memory and the disk …", "muted"))]
     lines = []
     for label, text in outlook.rows:
-        lines += _rows([(label, text)], width)
+        if brief and not label:
+            continue  # details of the line above
+        table = label == "buckets" and not brief and len(outlook.buckets) > 1
+        lines += _bucket_table(outlook.buckets, width) if table else _rows([(label, text)], width)
         if label == "memory" and outlook.memory_share is not None:
             lines.append(_meter(outlook.memory_share))
     for note in outlook.notes:
         for index, text in enumerate(_wrapped(note, width - 2)):
             lines.append(line(("· " if index == 0 else "  ", "muted"), (text, "muted")))
+    return lines
+
+
+def _bucket_table(buckets: Sequence[tuple[str, int]], width: int) -> list[Line]:
+    """One line for each size, with a bar; what does not fit is counted."""
+    shown, most = buckets[:MOST_BUCKETS], max(count for _, count in buckets)
+    sizes, counts = max(len(size) for size, _ in shown), max(len(f"{count:,}") for _, count in shown)
+    room = min(METER, width - LABEL - sizes - counts - 4)
+    lines = []
+    for index, (size, count) in enumerate(shown):
+        label = f"{'buckets' if index == 0 else '':{LABEL}}"
+        bar = "━" * max(1, round(count / most * room)) if room > 0 else ""
+        lines.append(line((label, "muted"), (f"{size:>{sizes}}  {count:>{counts},}  ", "text"), (bar, "meter-fill")))
+    if rest := buckets[MOST_BUCKETS:]:
+        pictures = sum(count for _, count in rest)
+        lines.append(line((f"{'':{LABEL}}and {len(rest)} more sizes with {pictures:,} pictures", "muted")))
     return lines
 
 

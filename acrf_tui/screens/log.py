@@ -9,14 +9,16 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
 from textual.widgets import Input, Log
 
 from acrf_tui.charts.lines import LineView, line, spread
 from acrf_tui.feed import harmless
+from acrf_tui.filtering import matching
 from acrf_tui.panels.keys import KeysLine
+from acrf_tui.screens.calm import CalmScreen
 
 LOOK_SECONDS = 0.5
+SLOW_LOOK_SECONDS = 1.0
 LONGEST_READ = 1_000_000
 """Bytes taken of a long log, from its end, and at most at a time."""
 MOST_LINES = 20_000
@@ -46,7 +48,7 @@ class LogTail:
         return [harmless(text.decode("utf-8", "replace").rpartition("\r")[2]) for text in lines]
 
 
-class LogScreen(Screen[None]):
+class LogScreen(CalmScreen[None]):
     """Shows a log, newest at the bottom. It follows while the end is in view."""
 
     CSS_PATH = "../styles/log.tcss"
@@ -73,7 +75,7 @@ class LogScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self.query_one("#log-filter").display = False
-        self.set_interval(LOOK_SECONDS, self._look)
+        self.set_interval(SLOW_LOOK_SECONDS if getattr(self.app, "slow", False) else LOOK_SECONDS, self._look)
         self.call_after_refresh(self._look)
 
     def _look(self) -> None:
@@ -87,8 +89,7 @@ class LogScreen(Screen[None]):
         self._say(trouble)
 
     def _wanted(self, lines: list[str]) -> list[str]:
-        words = self.query_one(Input).value.casefold().split()
-        return [text or " " for text in lines if all(word in text.casefold() for word in words)]
+        return [text or " " for text in matching(lines, self.query_one(Input).value)]
 
     def _say(self, trouble: str = "") -> None:
         log = self.query_one(Log)
@@ -116,6 +117,12 @@ class LogScreen(Screen[None]):
         """Keep the filter, and go back to the lines."""
         event.input.display = bool(event.value.strip())
         self.query_one(Log).focus()
+
+    def text_to_copy(self) -> str:
+        """The lines in view."""
+        log = self.query_one(Log)
+        top = round(log.scroll_offset.y)
+        return "\n".join(text.rstrip() for text in log.lines[top : top + log.size.height]).strip("\n")
 
     def action_ask(self) -> None:
         """Let the user type what to look for."""

@@ -21,7 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from acrf_engine.config import RunConfig, dump
-from acrf_engine.model import lora
+from acrf_engine.model import lora, tensor_file
+from acrf_engine.model.adapter import from_training
+from acrf_engine.model.formats import to_diffusers
 from acrf_engine.run.folder import RunFolder, create_run
 from acrf_engine.training import checkpoint
 from acrf_engine.training.checkpoint import CheckpointError, Snapshot
@@ -52,6 +54,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "AdamW8bit": {"optimizer": "AdamW8bit"},
     "AdamW with everything": {"optimizer": "AdamW", **EXTRAS},
     "AdamW8bit with everything": {"optimizer": "AdamW8bit", **EXTRAS},
+    "DoRA": {"optimizer": "AdamW", "lora": {"use_dora": True, "use_rslora": True, "dropout": 0.3}, **EXTRAS},
 }
 
 
@@ -649,7 +652,10 @@ def test_lora_files_hold_the_average_and_checkpoints_both(make_trainer: Make) ->
     saved = trainer.save_checkpoint()
     trainer.save_lora(trainer.folder.final_lora())
     for path in (Path(saved.lora), trainer.folder.final_lora()):
-        assert all_equal(lora.read_lora(path)[0], lora.to_diffusers(averages, trainer.config.network_alpha))
+        scale = trainer.config.network_alpha / trainer.config.network_dim
+        written, metadata = tensor_file.read(path)
+        assert all_equal(written, to_diffusers(from_training(averages, scale)))
+        assert metadata["acrf_weights"] == "moving average (decay 0.9)"
     snapshot = checkpoint.read(Path(saved.path))
     assert snapshot.ema is not None
     assert all_equal(snapshot.lora, raw)

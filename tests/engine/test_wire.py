@@ -291,3 +291,25 @@ def test_a_dead_reader_never_holds_the_worker_up() -> None:
     report = Reporter(full)
     report(Ack("c1", "stop", True, 1))
     report.close(patience_s=0.05)
+
+
+def test_a_plan_with_all_that_the_overview_shows_fits() -> None:
+    buckets = {f"{1024 + n}x{2048 - n}": 100_000 for n in range(24)} | {"others": 10**6}
+    versions = dict.fromkeys(
+        ("acrf-tui", "python", "torch", "diffusers", "peft", "accelerate", "bitsandbytes", "device", "threads"),
+        "12.34.56.dev0+cu130",
+    )
+    full = dataclasses.replace(
+        plan(50), model="/" + "m" * 250, buckets=buckets, versions=versions, captions_missing=10**6,
+        lora_targets="ext and refiners",
+    )  # fmt: skip
+    assert size(full) < LIMIT
+    assert over_the_wire(full) == full
+
+
+def test_a_plan_of_an_older_version_still_reads() -> None:
+    body = to_wire(plan(10))
+    del body["captions_missing"], body["lora_targets"]
+    older = from_wire(body)
+    assert isinstance(older, Plan)
+    assert older.captions_missing is None

@@ -278,6 +278,7 @@ def _tensors(path: Path) -> bytes:
 
 DOCUMENTED = {("acrf_engine/run/policy.py", "shell=True")}
 """The user's own commands of `on_finish` and `on_failure`."""
+SHELL_IS_A_NAME = {"argcomplete.shellcode"}
 SAFE_LOADERS = {"_Loader", "SafeLoader"}
 
 
@@ -304,7 +305,7 @@ def _dangers(node: ast.AST) -> list[str]:
         return []
     called = ast.unparse(node.func)
     given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-    dangers = ["shell=True"] if given.get("shell", "False") != "False" else []
+    dangers = ["shell=True"] if given.get("shell", "False") != "False" and called not in SHELL_IS_A_NAME else []
     if called in ("eval", "exec", "os.system", "os.popen", "pickle.load", "pickle.loads"):
         dangers.append(called)
     if called == "torch.load" and given.get("weights_only") != "True":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import random
 import threading
 import time
@@ -12,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from textual.app import App
 
 from acrf_engine.protocol import (
     Ack,
@@ -31,10 +30,12 @@ from acrf_engine.protocol import (
     Stopped,
     WarningEvent,
 )
+from acrf_engine.run.folder import RunFolder
 from acrf_engine.run.telemetry import History, StepColumns
+from acrf_tui.app import AcrfApp, AppOptions
 from acrf_tui.panels.weight import weight
 from acrf_tui.screens.dashboard import DashboardScreen
-from acrf_tui.themes import DEFAULT_THEME, shipped_themes
+from acrf_tui.themes import DEFAULT_THEME
 
 GIB = 1024**3
 ANCHORS = [1.0, 0.960, 0.913, 0.858, 0.790, 0.707, 0.602, 0.465, 0.278, 0.009]
@@ -70,7 +71,9 @@ def make_plan(total: int = 4000, **changes: Any) -> Plan:
         lambda_cos=0.1,
         lambda_fft=0.1,
         max_grad_norm=1.0,
-        versions={"torch": "2.13"},
+        versions={"acrf-tui": "0.9.0", "python": "3.11.9", "torch": "2.13", "diffusers": "0.36", "peft": "0.18"},
+        captions_missing=2,
+        lora_targets="std",
     )
     return replace(plan, **changes)
 
@@ -126,6 +129,11 @@ def make_hardware(gpus: int, number: int, *, hot: bool = False, supported: bool 
                 utilisation=rng.randint(88, 99),
                 power=391.0 + rng.uniform(-30, 30),
                 power_limit=450.0,
+                clock_sm=1410 if burning else 2520 - rng.randint(0, 90),
+                clock_sm_max=3105,
+                clock_memory=10_251,
+                clock_memory_max=10_501,
+                slowed=["too hot", "power limit"] if burning else ["power limit"] if index % 2 else [],
             )
         )
     return Hardware(devices, "", int(2.1 * GIB), int(21 * GIB), int(64 * GIB))
@@ -199,6 +207,9 @@ class FakeSource:
 
     def history(self) -> History:
         return self._history
+
+    def steps(self, first: float, last: float) -> StepColumns:
+        return StepColumns()
 
     def pull(self, after: int, timeout: float) -> list[Event]:
         with self._arrived:
@@ -292,18 +303,21 @@ class Training(FakeSource):
         self.end()
 
 
-class FakeApp(App[str]):
-    """The least app that can hold a dashboard."""
+SYMBOLS = "braille"
+
+
+class FakeApp(AcrfApp):
+    """The app, at the dashboard of a source."""
+
+    CSS_PATH = Path(__file__).parents[2] / "acrf_tui" / "styles" / "app.tcss"
 
     def __init__(self, source: FakeSource, slow: bool = False, theme_name: str = DEFAULT_THEME) -> None:
-        super().__init__()
-        self.source, self.slow, self.theme_name = source, slow, theme_name
+        options = AppOptions(source.folder.parent, slow=slow, theme=theme_name, symbols=SYMBOLS)
+        super().__init__(options, RunFolder(source.folder), colorless="NO_COLOR" in os.environ)
+        self.source = source
+        self.dashboard = DashboardScreen(source, slow)
 
-    def on_mount(self) -> None:
-        for theme in shipped_themes():
-            self.register_theme(theme)
-        self.theme = self.theme_name
-        self.dashboard = DashboardScreen(self.source, self.slow)
+    def open_run(self, folder: RunFolder) -> None:
         self.push_screen(self.dashboard, lambda result: self.exit(result))
 
 

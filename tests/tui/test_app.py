@@ -21,6 +21,7 @@ from textual.widgets import Input
 from acrf_engine.config import dump, load_config
 from acrf_engine.run.folder import RunFolder, create_run
 from acrf_tui import app as module
+from acrf_tui import memory
 from acrf_tui.app import AcrfApp, AppOptions
 from acrf_tui.commands import ActionsProvider
 from acrf_tui.screens.dashboard import DashboardScreen
@@ -65,6 +66,13 @@ def ended_run(home: Path) -> RunFolder:
 @pytest.mark.parametrize("name", ["acrf_tui.cli", "acrf_tui.app"])
 def test_importing_the_app_loads_nothing_heavy(name: str) -> None:
     code = f"import sys, {name}; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_launchpad_is_drawn_without_what_only_a_run_needs() -> None:
+    only_a_run = ("acrf_engine.protocol", "acrf_tui.state", "sqlite3")
+    code = f"import sys, acrf_tui.screens.launchpad; print([name for name in {only_a_run!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -132,9 +140,9 @@ async def test_our_dark_theme_is_the_default_and_the_chosen_one_is_remembered(ho
 
 
 async def test_a_theme_of_the_command_line_is_for_this_time_only(home: Path) -> None:
-    module.remember(theme="acrf-light", dark=False)
+    memory.remember(theme="acrf-light", dark=False)
     assert (await themed(AppOptions(home / "runs", theme="acrf-contrast")))[0] == "acrf-contrast"
-    assert module.remembered()["theme"] == "acrf-light"
+    assert memory.remembered()["theme"] == "acrf-light"
 
 
 async def test_broken_themes_and_unknown_names_are_said_in_one_toast(home: Path) -> None:
@@ -161,8 +169,8 @@ async def test_a_memory_of_garbage_is_no_trouble(home: Path, text: str) -> None:
 def test_a_home_that_cannot_be_written_costs_the_memory_only(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "file"))
-    module.remember(theme="acrf-light")
-    assert module.remembered() == {}
+    memory.remember(theme="acrf-light")
+    assert memory.remembered() == {}
 
 
 @pytest.mark.usefixtures("colors")
@@ -251,3 +259,12 @@ def read_until(terminal: int, wanted: bytes, seconds: float) -> bytes:
             except OSError:
                 break
     return found
+
+
+def test_a_started_app_collects_cycles_again_and_leaves_what_it_imported_alone() -> None:
+    code = (
+        "import gc; from acrf_tui import collector; collector.release(); print(gc.isenabled(), gc.get_freeze_count());"
+        "collector.hold(); print(gc.isenabled()); collector.release(); print(gc.isenabled(), gc.get_freeze_count() > 0)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "0", "False", "True", "True"]

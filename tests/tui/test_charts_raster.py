@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acrf_tui.charts.raster import EMPTY, Columns, Row, changed_span, compose, put, trace
+from acrf_tui.charts.raster import (
+    EMPTY,
+    Columns,
+    Row,
+    broken_cells,
+    changed_span,
+    columns_of_points,
+    compose,
+    put,
+    trace,
+)
 from acrf_tui.charts.scale import Bounds, Scale, doubling_domain, label, nice_step, ticks, window
 from acrf_tui.charts.symbols import SYMBOL_SETS
 
@@ -76,6 +86,113 @@ def test_a_line_without_gaps_is_connected(values: list[float], count: int, rows:
         a, b = rows_of(masks[left]), rows_of(masks[right])
         assert a == list(range(a[0], a[-1] + 1))
         assert max(a[0], b[0]) - min(a[-1], b[-1]) <= 1
+
+
+def test_a_million_points_keep_the_extremes_of_every_column() -> None:
+    """Against a second formula: which column a point belongs to, point by point."""
+    count, total = 157, 1_000_000
+    xs = array("d", range(total))
+    ys = array("d", (math.sin(x * 12.9898) * 43758.5453 % 1.0 for x in range(total)))
+    for spike in range(0, total, 99_991):
+        ys[spike] = 5.0 if spike % 2 else math.nan
+    columns = Columns(count, 0.0, float(total))
+    columns.extend(xs, ys, 0, total)
+    expected: list[list[float]] = [[] for _ in range(count)]
+    for x, y in zip(xs, ys, strict=True):
+        if y == y:
+            expected[min(count - 1, int(x / total * count))].append(y)
+    assert list(columns.low) == [min(values) for values in expected]
+    assert list(columns.high) == [max(values) for values in expected]
+    assert sum(columns.broken) == len(range(0, total, 2 * 99_991))
+
+
+class Counted(list[float]):
+    """A list that counts how many of its values are read."""
+
+    reads = 0
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def,override]
+        found = super().__getitem__(index)
+        Counted.reads += len(found) if isinstance(index, slice) else 1
+        return found
+
+
+def test_appending_to_a_long_series_reads_the_new_point_only() -> None:
+    count = 20_000
+    xs, ys = Counted(range(count)), Counted([1.0] * count)
+    columns = Columns(100, 0.0, 2.0 * count)
+    columns.extend(xs, ys, 0, count)
+    Counted.reads = 0
+    xs.append(float(count))
+    ys.append(2.0)
+    columns.extend(xs, ys, columns.consumed, len(ys))
+    assert Counted.reads <= 4
+
+
+@given(samples, st.integers(1, 60), st.data())
+def test_nan_never_moves_the_bounds(values: list[float], count: int, data: st.DataObject) -> None:
+    spots = data.draw(st.lists(st.integers(0, len(values)), max_size=8))
+    holed = list(values)
+    for spot in sorted(spots, reverse=True):
+        holed.insert(spot, data.draw(st.sampled_from([math.nan, math.inf, -math.inf])))
+    assert gather(holed, count).bounds() == gather(values, count).bounds()
+    assert gather(holed, count).likely_bounds(0.0) == gather(values, count).likely_bounds(0.0)
+
+
+@given(samples, st.integers(1, 40), st.sampled_from([1, 2]))
+def test_every_value_that_is_not_finite_is_marked_in_its_cell(values: list[float], width: int, dots: int) -> None:
+    count = width * dots
+    columns = gather(values, count)
+    bad = {columns.column_of(float(x)) // dots for x, value in enumerate(values) if not math.isfinite(value)}
+    assert broken_cells([columns], dots) == sorted(bad)
+
+
+@given(st.lists(finite, min_size=2, max_size=120), st.integers(4, 40), st.integers(2, 12))
+def test_all_symbol_sets_draw_in_the_same_places(values: list[float], width: int, height: int) -> None:
+    """A cell with dots in a coarse set has dots in the finest one at most a cell away, and the other way round."""
+    drawn: dict[str, set[tuple[int, int]]] = {}
+    low, high = min(values), max(values)
+    for name, symbols in SYMBOL_SETS.items():
+        rows = height * symbols.dots_y
+        masks = trace(gather(values, width * symbols.dots_x), Scale(low, high, rows).row, rows)
+        text = [row.text for row in compose([masks], width, height, symbols)]
+        drawn[name] = {(x, y) for y, line in enumerate(text) for x, char in enumerate(line) if char != " "}
+    for one in drawn.values():
+        for other in drawn.values():
+            assert all(any((x + i, y + j) in other for i in (-1, 0, 1) for j in (-1, 0, 1)) for x, y in one)
+
+
+cells = st.tuples(st.text(" ab", min_size=6, max_size=6), st.binary(min_size=6, max_size=6))
+
+
+@given(cells, cells)
+def test_repainting_the_changed_span_makes_the_new_row(old: tuple[str, bytes], new: tuple[str, bytes]) -> None:
+    before, after = Row(*old), Row(*new)
+    span = changed_span(before, after)
+    if span is None:
+        assert before == after
+        return
+    left, right = span
+    text = before.text[:left] + after.text[left:right] + before.text[right:]
+    owners = before.owners[:left] + after.owners[left:right] + before.owners[right:]
+    assert Row(text, owners) == after
+    differs = [i for i in range(6) if (before.text[i], before.owners[i]) != (after.text[i], after.owners[i])]
+    assert span == (min(differs), max(differs) + 1)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1000), finite), min_size=2, max_size=20), st.integers(2, 60))
+def test_a_line_between_points_far_apart_is_seen_inside(points: list[tuple[float, float]], count: int) -> None:
+    xs = sorted({x for x, _ in points})
+    ys = [y for _, y in points][: len(xs)]
+    for left, right in pairwise(range(len(xs))):
+        if xs[right] - xs[left] < 1e-3:
+            continue
+        third = (xs[right] - xs[left]) / 3
+        columns = columns_of_points(xs, ys, count, xs[left] + third, xs[right] - third)
+        low, high = columns.bounds() or (math.nan, math.nan)
+        slack = 1e-6 * (1 + abs(ys[left]) + abs(ys[right]))
+        assert min(ys[left], ys[right]) - slack <= low <= high <= max(ys[left], ys[right]) + slack
+        assert all(trace(columns, Scale(low, high, 8).row, 8)), "the line runs from edge to edge"
 
 
 def test_nan_is_a_gap_that_the_line_does_not_bridge() -> None:
@@ -174,6 +291,9 @@ def test_labels_have_the_decimals_of_their_step() -> None:
     assert label(0.25, 0.25) == "0.25"
     assert label(2.5, 2.5) == "2.5"
     assert label(1200.0, 200.0) == "1,200"
+    assert [label(value, 2e5) for value in (0.0, 2e5, 1e6)] == ["0", "200k", "1,000k"]
+    assert [label(value, 2e4) for value in (8e4, 1e5, 9.8e5)] == ["80k", "100k", "980k"]
+    assert [label(value, 500.0) for value in (991_500.0, 992_000.0)] == ["991,500", "992,000"]
     assert nice_step(0.0, 4) == 1.0
 
 

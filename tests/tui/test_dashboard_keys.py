@@ -9,6 +9,8 @@ import pytest
 from fake_run import FakeSource, make_history, make_step
 from test_dashboard import dashboard, screen_text, settle, shows
 from textual.binding import Binding
+from textual.pilot import Pilot
+from textual.screen import Screen
 from textual.widgets import Button, Input
 
 from acrf_engine.protocol import Ack, Failed, StateChanged
@@ -16,6 +18,11 @@ from acrf_tui.panels.panel import Panel
 from acrf_tui.screens.dashboard import DashboardScreen
 from acrf_tui.screens.dialogs import HelpDialog, LeaveDialog, RateDialog, parse_rate, schedule_effect
 from acrf_tui.screens.tweak import TweakDialog
+
+
+async def opens(pilot: Pilot, key: str, dialog: type[Screen]) -> None:
+    await pilot.press(key)
+    await settle(pilot, lambda: isinstance(pilot.app.screen, dialog))
 
 
 async def test_space_pauses_and_resumes_and_the_journal_shows_the_answer() -> None:
@@ -41,8 +48,7 @@ async def test_a_command_key_sends_its_command(key: str, command: str) -> None:
 async def test_l_halves_the_learning_rate() -> None:
     source = FakeSource(make_history(100))
     async with dashboard(source) as (pilot, screen):
-        await pilot.press("l")
-        await settle(pilot, lambda: isinstance(pilot.app.screen, RateDialog))
+        await opens(pilot, "l", RateDialog)
         assert pilot.app.screen.query_one(Input).value == "0.0001"
         await pilot.click("#rate-half")
         await pilot.press("enter")
@@ -55,8 +61,7 @@ async def test_l_halves_the_learning_rate() -> None:
 async def test_l_can_ramp_to_the_new_rate() -> None:
     source = FakeSource(make_history(100))
     async with dashboard(source) as (pilot, _):
-        await pilot.press("l")
-        await settle(pilot, lambda: isinstance(pilot.app.screen, RateDialog))
+        await opens(pilot, "l", RateDialog)
         await pilot.click("#rate-half")
         pilot.app.screen.query_one("#rate-ramp", Input).value = "50"
         await shows(pilot, "over the next 50 steps")
@@ -68,8 +73,7 @@ async def test_l_can_ramp_to_the_new_rate() -> None:
 async def test_t_sets_what_was_changed_and_nothing_else() -> None:
     source = FakeSource(make_history(100))
     async with dashboard(source) as (pilot, screen):
-        await pilot.press("t")
-        await settle(pilot, lambda: isinstance(pilot.app.screen, TweakDialog))
+        await opens(pilot, "t", TweakDialog)
         dialog = pilot.app.screen
         assert [field.value for field in dialog.query(Input)] == ["1", "0.1", "0.1", "5", "0.02", "1"]
         assert dialog.query_one("#tweak-set", Button).disabled
@@ -83,8 +87,7 @@ async def test_t_sets_what_was_changed_and_nothing_else() -> None:
             ("loss.lambda_fft", 0.25), ("snr_gamma", 3.0),
         ]  # fmt: skip
         await settle(pilot, lambda: screen.run_state.settings.get("snr_gamma") == 3.0)
-        await pilot.press("t")
-        await settle(pilot, lambda: isinstance(pilot.app.screen, TweakDialog))
+        await opens(pilot, "t", TweakDialog)
         assert pilot.app.screen.query_one("#tweak-3", Input).value == "3"
 
 
@@ -111,8 +114,7 @@ async def test_a_run_that_waits_for_a_device_says_for_which_and_can_be_started_n
         await shows(pilot, "waiting for GPU 0: night uses it")
         await shows(pilot, "the run waits for its turn")
         assert "Start now" in {one.binding.description for one in screen.active_bindings.values()}
-        await pilot.press("q")
-        await settle(pilot, lambda: isinstance(pilot.app.screen, LeaveDialog))
+        await opens(pilot, "q", LeaveDialog)
         await shows(pilot, "it stays in the line")
         await pilot.press("escape")
         await pilot.press("space")
@@ -123,8 +125,7 @@ async def test_a_run_that_waits_for_a_device_says_for_which_and_can_be_started_n
 async def test_a_learning_rate_that_is_none_is_not_sent() -> None:
     source = FakeSource(make_history(100))
     async with dashboard(source) as (pilot, _):
-        await pilot.press("l")
-        await settle(pilot, lambda: isinstance(pilot.app.screen, RateDialog))
+        await opens(pilot, "l", RateDialog)
         dialog = pilot.app.screen
         dialog.query_one(Input).value = "fast"
         await pilot.pause()
@@ -191,13 +192,13 @@ async def test_z_maximises_the_focused_panel_and_restores_it() -> None:
 
 
 async def test_digits_and_tab_reach_every_panel() -> None:
-    async with dashboard(FakeSource(make_history(100))) as (pilot, screen):
+    async with dashboard(FakeSource(make_history(100)), (200, 50)) as (pilot, screen):
         for number, panel in enumerate(screen.panels, start=1):
             await pilot.press(str(number))
             assert screen.focused is panel
             assert number == panel.NUMBER
         seen = set()
-        for _ in range(7):
+        for _ in range(8):
             await pilot.press("tab")
             seen.add(screen.focused)
         assert seen == set(screen.panels)
@@ -261,14 +262,12 @@ async def test_a_click_on_the_legend_switches_a_series() -> None:
 
 
 async def test_help_lists_the_live_bindings() -> None:
-    async with dashboard(FakeSource(make_history(100))) as (pilot, _):
-        await pilot.press("question_mark")
-        await settle(pilot, lambda: isinstance(pilot.app.screen, HelpDialog))
+    async with dashboard(FakeSource(make_history(100)), (120, 100)) as (pilot, _):
+        await opens(pilot, "question_mark", HelpDialog)
         text = screen_text(pilot.app)
         for part in ("Pause or resume training", "Change the learning rate", "Go to the journal panel", "Next panel"):
             assert part in text
-        await pilot.press("escape")
-        await settle(pilot, lambda: isinstance(pilot.app.screen, DashboardScreen))
+        await opens(pilot, "escape", DashboardScreen)
 
 
 async def test_the_command_palette_opens() -> None:
@@ -281,8 +280,7 @@ async def test_the_command_palette_opens() -> None:
 async def test_q_then_detach_leaves_the_training_alone() -> None:
     source = FakeSource(make_history(100))
     async with dashboard(source) as (pilot, screen):
-        await pilot.press("q")
-        await settle(pilot, lambda: isinstance(pilot.app.screen, LeaveDialog))
+        await opens(pilot, "q", LeaveDialog)
         await pilot.press("d")
         await settle(pilot, lambda: pilot.app.return_value == "detach")
         assert not source.sent
@@ -291,8 +289,7 @@ async def test_q_then_detach_leaves_the_training_alone() -> None:
 
 async def test_q_then_cancel_stays() -> None:
     async with dashboard(FakeSource(make_history(100))) as (pilot, screen):
-        await pilot.press("q")
-        await settle(pilot, lambda: isinstance(pilot.app.screen, LeaveDialog))
+        await opens(pilot, "q", LeaveDialog)
         await pilot.press("escape")
         await settle(pilot, lambda: pilot.app.screen is screen)
         assert pilot.app.return_value is None
@@ -309,8 +306,7 @@ async def test_q_then_stop_waits_for_the_checkpoint() -> None:
 
     source.answer = slowly
     async with dashboard(source) as (pilot, _):
-        await pilot.press("q")
-        await settle(pilot, lambda: isinstance(pilot.app.screen, LeaveDialog))
+        await opens(pilot, "q", LeaveDialog)
         await pilot.press("s")
         await shows(pilot, "STOPPING")
         assert pilot.app.return_value is None
@@ -336,8 +332,7 @@ async def test_an_observer_sends_nothing() -> None:
         await pilot.pause(0.2)
         assert not source.sent
         assert pilot.app.screen is screen
-        await pilot.press("q")
-        await settle(pilot, lambda: isinstance(pilot.app.screen, LeaveDialog))
+        await opens(pilot, "q", LeaveDialog)
         await pilot.press("s")
         await pilot.pause(0.2)
         assert not source.sent

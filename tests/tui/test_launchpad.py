@@ -16,6 +16,7 @@ from acrf_engine.run import waiting
 from acrf_engine.run.folder import RunFolder, create_run
 from acrf_tui.app import AcrfApp, AppOptions
 from acrf_tui.screens import launchpad as module
+from acrf_tui.screens import launchpad_examine, launchpad_runs_box, launchpad_starting
 from acrf_tui.screens.dashboard import DashboardScreen
 from acrf_tui.screens.dialogs import HelpDialog
 from acrf_tui.screens.launchpad import LaunchpadScreen
@@ -45,7 +46,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    monkeypatch.setattr(module, "run_check", lambda *_: CheckResult(report=REPORT))
+    monkeypatch.setattr(launchpad_examine, "run_check", lambda *_: CheckResult(report=REPORT))
     return tmp_path
 
 
@@ -103,7 +104,7 @@ async def test_settings_are_there_before_the_check_answers(home: Path, monkeypat
         while not cancelled():
             os.sched_yield()
 
-    monkeypatch.setattr(module, "run_check", slow)
+    monkeypatch.setattr(launchpad_examine, "run_check", slow)
     app = make_app(home)
     async with app.run_test(size=(120, 40)):
         screen = await launchpad_of(app)
@@ -123,7 +124,7 @@ async def test_moving_on_shows_the_other_config_and_drops_the_check_of_the_first
         checked.append((config.stem, cancelled()))
         return None if cancelled() else CheckResult(report=REPORT)
 
-    monkeypatch.setattr(module, "run_check", check)
+    monkeypatch.setattr(launchpad_examine, "run_check", check)
     app = make_app(home)
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await launchpad_of(app)
@@ -217,7 +218,7 @@ async def test_a_stopped_run_is_resumed_and_a_finished_one_trained_further(
         resumed.append((folder.path, steps))
         return Started(folder)
 
-    monkeypatch.setattr(module, "resume", fake)
+    monkeypatch.setattr(launchpad_starting, "resume", fake)
     app = make_app(home)
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await launchpad_of(app)
@@ -248,8 +249,8 @@ async def test_a_run_that_waits_for_a_device_says_so_and_can_be_moved_and_taken_
     turn = {"for": "GPU 0", "number": 2, "behind": "night"}
     folder = make_run(home / "runs", "later", "starting", extra={"waiting": turn})
     done: list[tuple[str, Path]] = []
-    monkeypatch.setattr(module, "move_up", lambda run: done.append(("up", run.path)) or "moved")
-    monkeypatch.setattr(module, "cancel", lambda run: done.append(("out", run.path)) or "cancelled")
+    monkeypatch.setattr(launchpad_runs_box, "move_up", lambda run: done.append(("up", run.path)) or "moved")
+    monkeypatch.setattr(launchpad_runs_box, "cancel", lambda run: done.append(("out", run.path)) or "cancelled")
     app = make_app(home)
     with folder.hold():
         async with app.run_test(size=(120, 40)) as pilot:
@@ -276,8 +277,8 @@ async def test_where_there_are_several_gpus_or_a_busy_one_it_is_asked(
         started.append(given[2:])
         return Started(make_run(home / "runs", "fresh", "finished"))
 
-    monkeypatch.setattr(module, "device_choices", lambda _: choices)
-    monkeypatch.setattr(module, "start", fake)
+    monkeypatch.setattr(launchpad_starting, "device_choices", lambda _: choices)
+    monkeypatch.setattr(launchpad_starting, "start", fake)
     app = make_app(home)
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await launchpad_of(app)
@@ -325,7 +326,7 @@ async def test_enter_starts_the_config_once_and_opens_its_dashboard(
         started.append(config)
         return Started(make_run(runs_dir, "fresh", "finished"))
 
-    monkeypatch.setattr(module, "start", fake)
+    monkeypatch.setattr(launchpad_starting, "start", fake)
     app = make_app(home)
     async with app.run_test(size=(120, 40)) as pilot:
         await launchpad_of(app)
@@ -397,7 +398,7 @@ async def test_a_click_chooses_and_does_not_start(home: Path, monkeypatch: pytes
         started.append(config)
         return Started(error="no")
 
-    monkeypatch.setattr(module, "start", fake)
+    monkeypatch.setattr(launchpad_starting, "start", fake)
     app = make_app(home)
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await launchpad_of(app)

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 
 from acrf_engine.config import build_config, load_config
 from acrf_tui.charts.lines import Line
+from acrf_tui.panels.numbers import age
 from acrf_tui.screens.launchpad_check import Outlook, read_settings, remedy, run_check, size
 from acrf_tui.screens.launchpad_configs import (
     ConfigEntry,
@@ -20,7 +21,7 @@ from acrf_tui.screens.launchpad_configs import (
     settings_rows,
 )
 from acrf_tui.screens.launchpad_outlook import TALL, outlook_lines
-from acrf_tui.screens.launchpad_runs import RunSummary, age, columns_for, head, row
+from acrf_tui.screens.launchpad_runs import RunSummary, columns_for, head, row
 from acrf_tui.shipped import shipped
 
 DEMO = shipped("sample_configs") / "demo.yaml"

@@ -8,6 +8,7 @@ from fake_run import FakeSource, make_history
 from test_dashboard import dashboard, screen_text, settle, shows
 from textual.widgets import Log
 
+from acrf_tui.filtering import matching
 from acrf_tui.screens.log import LONGEST_READ, LogScreen, LogTail
 
 
@@ -75,3 +76,10 @@ async def test_a_log_that_is_not_there_says_so(tmp_path: Path) -> None:
         await pilot.press("w")
         await shows(pilot, "cannot be read: No such file or directory")
         assert pilot.app.screen.query_one(Log).line_count == 0
+
+
+def test_all_words_of_a_filter_must_be_there_whatever_their_case() -> None:
+    lines = ["Loading VAE", "loading text encoder", "step 3"]
+    assert matching(lines, "LOADING vae") == ["Loading VAE"]
+    assert matching(lines, "  ") == lines
+    assert matching([(1, "a b"), (2, "b")], "b a", lambda one: one[1]) == [(1, "a b")]

@@ -13,8 +13,7 @@ from textual.widgets import Input, Static
 from acrf_engine.config import PICTURE_SUFFIXES, load_config
 from acrf_engine.run.folder import RunFolder, create_run
 from acrf_tui.app import AcrfApp, AppOptions
-from acrf_tui.screens import launchpad as launchpad_module
-from acrf_tui.screens import launchpad_start
+from acrf_tui.screens import launchpad_examine, launchpad_start
 from acrf_tui.screens.dashboard import DashboardScreen
 from acrf_tui.screens.launchpad import LaunchpadScreen
 from acrf_tui.screens.launchpad_check import CheckResult
@@ -35,7 +34,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    monkeypatch.setattr(launchpad_module, "run_check", lambda *_: CheckResult(error="not looked at in this test"))
+    monkeypatch.setattr(launchpad_examine, "run_check", lambda *_: CheckResult(error="not looked at in this test"))
     return tmp_path
 
 

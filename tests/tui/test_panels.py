@@ -10,13 +10,16 @@ from fake_run import GIB, START, make_hardware, make_history
 
 from acrf_engine.protocol import Device, Hardware, Progress, StateChanged
 from acrf_tui.charts.lines import Line, width_of
+from acrf_tui.charts.symbols import ASCII
 from acrf_tui.panels import numbers
 from acrf_tui.panels.anchors import draws_line, numbers_line
-from acrf_tui.panels.gpu import compact_lines, full_lines, heat_role, machine_lines, memory_line, single_line
-from acrf_tui.panels.header import banner_lines, next_steps
-from acrf_tui.panels.journal import entry_line
+from acrf_tui.panels.gpu_lines import compact_lines, full_lines, heat_role, machine_lines, memory_line, single_line
+from acrf_tui.panels.header import banner_lines, next_steps, state_span
+from acrf_tui.panels.journal import ICONS, entry_line
 from acrf_tui.panels.progress import bar_line, facts, percent_line, phase_lines, squeeze
-from acrf_tui.panels.weight import curve, place, sigma_axis, weight
+from acrf_tui.panels.sigma_plot import sigma_axis
+from acrf_tui.panels.weight import curve, explain, place, snr, weight
+from acrf_tui.printable import printable
 from acrf_tui.state import Entry, RunState
 
 
@@ -126,6 +129,29 @@ def test_the_weight_is_the_papers() -> None:
     assert weight(0.5, 5.0, "min_snr_plus_one") == pytest.approx(0.5)
 
 
+def test_the_signal_to_noise_ratio_is_the_papers() -> None:
+    """The table of section 3.1."""
+    found = [snr(t) for t in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    assert found == pytest.approx([81.0, 5.44, 1.0, 0.18, 0.012], rel=0.03)
+    assert math.isfinite(snr(0.0))
+    assert snr(1.0) > 0
+
+
+def test_gamma_zero_switches_the_weighting_off() -> None:
+    assert {weight(sigma, 0.0, "min_snr") for sigma in (0.0, 0.1, 0.9, 1.0)} == {1.0}
+    assert "off" in explain(0.0, "min_snr")
+
+
+@pytest.mark.parametrize("gamma", [1.0, 5.0, 20.0])
+def test_the_explanation_of_the_weight_names_the_sigma_where_it_begins(gamma: float) -> None:
+    edge = 1 / (1 + math.sqrt(gamma))
+    assert f"{edge:.3f}" in explain(gamma, "min_snr")
+    assert weight(edge * 1.01, gamma, "min_snr") == 1.0
+    assert weight(edge * 0.99, gamma, "min_snr") < 1.0
+    plus = [weight(sigma, gamma, "min_snr_plus_one") for sigma in (edge * 0.97, edge, edge * 1.03)]
+    assert max(plus) == plus[1]
+
+
 def test_markers_lie_on_the_curve() -> None:
     rows = curve(5.0, "min_snr", 40, 8)
     for sigma in (0.05, 0.25, 0.28, 0.5, 0.99):
@@ -154,3 +180,17 @@ def test_an_ended_run_says_what_happened_and_what_to_do(state: str, error: str, 
         assert part in "\n".join([happened, *commands])
     for row in banner_lines("night", run, 60):
         assert width_of(row) <= 60
+
+
+def test_where_there_is_only_ascii_states_and_entries_are_written_in_it() -> None:
+    assert state_span("running", ASCII)[0] == " RUNNING "
+    for kind in ICONS:
+        assert text_of(entry_line(Entry(START, kind, "said", 3), 60, ASCII)).isascii()
+    assert text_of(bar_line(0.5, 20, "good", ASCII)).isascii()
+
+
+@pytest.mark.parametrize("text", ["plain", "\x1b[31mred", "a\tb", "\udc80", "é 😀", "\u202e"])
+def test_text_of_others_is_shown_and_never_obeyed(text: str) -> None:
+    assert printable(text).isprintable()
+    assert printable(text) == text or "\\" in printable(text)
+    assert printable("a\nb\x07", keep="\n") == "a\nb\\x07"

@@ -1,0 +1,1 @@
+"""Other trainers' configs read into ours: nothing is dropped without being listed."""

@@ -1,0 +1,159 @@
+"""Every screen in a state worth looking at, and standing still: what the SVG snapshots are taken of."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_run import START, FakeApp, FakeSource, make_history
+from textual.app import App
+from textual.pilot import Pilot
+from textual.strip import Strip
+from textual.widgets import Input, TextArea
+
+from acrf_engine.run.folder import RunFolder
+from acrf_tui.app import AcrfApp, AppOptions
+from acrf_tui.screens.compare import CompareScreen
+from acrf_tui.screens.launchpad import LaunchpadScreen
+from acrf_tui.screens.launchpad_lists import ConfigList, RunList
+from tests.tui.test_compare import Live
+from tests.tui.test_launchpad import make_run
+from tests.tui.waiting import until
+
+NOW = START + 60.0
+THEMES = ("acrf-dark", "acrf-light", "acrf-ansi")
+SIZES = ((80, 24), (120, 40))
+STILL_S = 0.12
+LOUDEST_S = 20.0
+
+Play = Callable[[Pilot[Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An app, made in an empty folder, and what is done in it until the screen is the one to look at."""
+
+    app: Callable[[str], App[Any]]
+    play: Play
+
+
+def hold_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same second for ever, in Greenwich."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    monkeypatch.setattr(time, "time", lambda: NOW)
+
+
+async def stands_still(pilot: Pilot[Any]) -> str:
+    """The screen as SVG, once it has stopped changing."""
+    for field in pilot.app.screen.query("Input, TextArea"):
+        assert isinstance(field, Input | TextArea)
+        field.cursor_blink = False
+    before: list[Strip] = []
+    end = time.monotonic() + LOUDEST_S
+    while time.monotonic() < end:
+        await pilot.pause(STILL_S)
+        now = pilot.app.screen._compositor.render_strips()
+        if now == before:
+            return pilot.app.export_screenshot(title="acrf-tui")
+        before = now
+    raise AssertionError("the screen never stood still")
+
+
+# ---- the dashboard ---------------------------------------------------------------------------------------------------
+
+
+def _run(steps: int, **changes: Any) -> Callable[[str], App[Any]]:
+    def make(theme: str) -> App[Any]:
+        return FakeApp(FakeSource(make_history(steps, **changes)), theme_name=theme)
+
+    return make
+
+
+async def _history_is_read(pilot: Pilot[Any]) -> None:
+    app = pilot.app
+    assert isinstance(app, FakeApp)
+    await until(lambda: app.screen is app.dashboard and app.dashboard.run_state.last_seq >= app.source.seq)
+
+
+def _pressed(*keys: str) -> Play:
+    async def play(pilot: Pilot[Any]) -> None:
+        await _history_is_read(pilot)
+        await pilot.pause()
+        await pilot.press(*keys)
+
+    return play
+
+
+# ---- the launchpad and what it opens ---------------------------------------------------------------------------------
+
+
+def _launchpad(theme: str) -> App[Any]:
+    runs = Path("runs")
+    for name, steps, rank in (("my-face", 80, 8), ("my-face-2", 400, 32)):
+        Live(runs, name, network_dim=rank).steps(1, steps).writer.close()
+    make_run(runs, "sunflowers", "interrupted", step=12, loss=0.2, error="the machine was started anew")
+    for folder in sorted(runs.iterdir()):
+        run = RunFolder(folder)
+        status = run.recorded_status()
+        status.created = NOW - 3700.0
+        run.write_status(status)
+    options = AppOptions(runs, theme=theme, symbols="braille")
+    return AcrfApp(options, colorless="NO_COLOR" in os.environ)
+
+
+async def _launchpad_is_there(pilot: Pilot[Any]) -> LaunchpadScreen:
+    await until(lambda: isinstance(pilot.app.screen, LaunchpadScreen))
+    screen = pilot.app.screen
+    assert isinstance(screen, LaunchpadScreen)
+    await until(lambda: bool(screen.query(ConfigList)) and screen.query_one(ConfigList).chosen is not None)
+    await until(lambda: bool(screen.query(RunList)) and len(screen.query_one(RunList).runs) == 3)
+    return screen
+
+
+def _at_the_launchpad(*keys: str) -> Play:
+    async def play(pilot: Pilot[Any]) -> None:
+        await _launchpad_is_there(pilot)
+        await pilot.press(*keys)
+        await pilot.pause()
+
+    return play
+
+
+async def _compare(pilot: Pilot[Any]) -> None:
+    screen = await _launchpad_is_there(pilot)
+    await pilot.press("tab")
+    await until(lambda: screen.query_one(RunList).has_focus)
+    await pilot.press("m", "down", "m", "c")
+    await until(lambda: isinstance(pilot.app.screen, CompareScreen) and any(r.curve for r in pilot.app.screen.runs))
+
+
+SCENES: dict[str, Scene] = {
+    "dashboard": Scene(_run(400), _pressed()),
+    "dashboard-before-the-first-step": Scene(_run(0), _pressed()),
+    "dashboard-four-gpus": Scene(_run(400, gpus=4), _pressed()),
+    "loss-maximised": Scene(_run(400), _pressed("2", "z")),
+    "crosshair": Scene(_run(400), _pressed("2", "x", "shift+left")),
+    "anchors-maximised": Scene(_run(400), _pressed("3", "z")),
+    "gpu-maximised": Scene(_run(400), _pressed("4", "z")),
+    "weight-maximised": Scene(_run(400), _pressed("5", "z")),
+    "overview": Scene(_run(400), _pressed("8")),
+    "jump": Scene(_run(400), _pressed("j")),
+    "panels": Scene(_run(400), _pressed("p")),
+    "rate-dialog": Scene(_run(400), _pressed("l")),
+    "tweak-dialog": Scene(_run(400), _pressed("t")),
+    "leave-dialog": Scene(_run(400), _pressed("q")),
+    "theme-dialog": Scene(_run(400), _pressed("T")),
+    "help": Scene(_run(400), _pressed("question_mark")),
+    "log": Scene(_run(400), _pressed("w")),
+    "launchpad": Scene(_launchpad, _at_the_launchpad()),
+    "launchpad-runs": Scene(_launchpad, _at_the_launchpad("tab")),
+    "new-run": Scene(_launchpad, _at_the_launchpad("n")),
+    "editor": Scene(_launchpad, _at_the_launchpad("down", "e")),
+    "compare": Scene(_launchpad, _compare),
+}
