@@ -33,8 +33,9 @@ from acrf_engine.model.zimage import (
     load_scheduler,
     load_transformer,
 )
-from acrf_engine.protocol import Event, Progress, WarningEvent, clip_text
+from acrf_engine.protocol import Event, Progress, WarningEvent
 from acrf_engine.randomness import seed_for
+from acrf_engine.run.wire import clip_text
 
 LARGE_MODEL = 1_000_000_000
 LEFT_OUT_SHOWN = 100
