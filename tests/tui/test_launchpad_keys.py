@@ -16,7 +16,7 @@ from acrf_engine.run.telemetry import TelemetryWriter
 from acrf_engine.run.wire import to_wire
 from acrf_tui.app import AcrfApp, AppOptions
 from acrf_tui.panels.keys import KeysLine
-from acrf_tui.screens import compare, launchpad_examine
+from acrf_tui.screens import compare
 from acrf_tui.screens import launchpad as module
 from acrf_tui.screens.compare import CompareScreen
 from acrf_tui.screens.launchpad import LaunchpadScreen
@@ -36,13 +36,7 @@ DEMO = shipped("sample_configs") / "demo.yaml"
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("STATE", "CONFIG", "CACHE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setattr(launchpad_examine, "run_check", lambda *_: CheckResult(error="not looked at in this test"))
+def home(tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch, unexamined: None) -> Path:
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.2)
     return tmp_path
 
