@@ -10,6 +10,7 @@ from typing import Any
 
 import platformdirs
 
+from acrf_engine.check_optimizer import look_at_optimizer
 from acrf_engine.config import RunConfig, dataset_folder
 from acrf_engine.data import holdout
 from acrf_engine.data.buckets import bucket_for
@@ -26,7 +27,6 @@ from acrf_engine.run.speed import measured_step
 from acrf_engine.run.waiting import holders
 
 MOST_NAMES = 20
-ADAM_STATE_BYTES = {"AdamW8bit": 2, "AdamW": 8}
 
 
 @dataclass
@@ -51,6 +51,9 @@ class Report:
     memory_total: int = 0
     device: str = ""
     device_memory: int | None = None
+    optimizer: str = ""
+    optimizer_state: int = 0
+    rate: str = ""
     disk_needed: int = 0
     disk_free: int = 0
     step_time_s: float | None = None
@@ -61,7 +64,7 @@ class Report:
 
 
 def check(config: RunConfig, name: str, runs_dir: Path) -> Report:
-    """Look at data, model, memory and disk. Raises DataError or ModelError for what would stop the run."""
+    """Look at data, model, memory and disk. Raises ConfigError, DataError or ModelError for what would stop it."""
     checkpoint = Checkpoint(config.model)
     report = Report(name, str(checkpoint.folder))
     report.resolution = checkpoint.native_resolution() if config.resolution == "auto" else config.resolution
@@ -116,6 +119,12 @@ def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -
         report.trainable_parameters += sum(shape[0] for shape in trained)
 
     on_gpu = _look_at_device(config.memory.device, report)
+    rank = config.network_dim
+    factors: list[tuple[int, ...]] = [pair for out, into in trained for pair in ((rank, into), (out, rank))]
+    factors += [(out,) for out, _ in trained] if config.lora.use_dora else []
+    found = look_at_optimizer(config, on_gpu, factors, report.steps)
+    report.optimizer, report.rate, report.optimizer_state = found.name, found.rate, found.state_bytes
+    report.notes += found.notes
     half = config.memory.dtype == "bf16" or (config.memory.dtype == "auto" and on_gpu)
     width = 2 if half else 4
     shape = checkpoint.part_config("transformer")
@@ -128,7 +137,7 @@ def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -
     report.memory = {
         "base weights": report.base_parameters * width,
         "LoRA and gradients": report.trainable_parameters * 8,
-        "optimizer": report.trainable_parameters * ADAM_STATE_BYTES[config.optimizer],
+        "optimizer": report.optimizer_state,
         "activations (rough)": kept * width,
     }
     if config.optimization.ema_decay:
@@ -165,7 +174,7 @@ def _look_at_device(wanted: str, report: Report) -> bool:
 
 def _look_at_disk(config: RunConfig, report: Report, runs_dir: Path) -> None:
     per_file = report.trainable_parameters * 4
-    per_checkpoint = per_file + report.trainable_parameters * ADAM_STATE_BYTES[config.optimizer]
+    per_checkpoint = per_file + report.optimizer_state
     if config.optimization.ema_decay:
         per_checkpoint += per_file
     saves = report.steps // config.checkpoint.every if config.checkpoint.every else 0
@@ -209,6 +218,8 @@ def lines(report: Report) -> list[str]:
         ("buckets", ", ".join(f"{name}: {count}" for name, count in report.buckets.items())),
         ("steps", f"{report.steps:,}  ({report.micro_batches_per_epoch} micro-batches an epoch)"),
         ("LoRA", f"{report.trainable_parameters:,} trainable parameters"),
+        ("optimizer", report.optimizer),
+        ("rate", report.rate),
         ("device", report.device + (f", {gib(report.device_memory)}" if report.device_memory else "")),
         (
             "memory",

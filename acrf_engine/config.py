@@ -11,9 +11,20 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from acrf_engine.config_group import Group as Group
+from acrf_engine.config_group import NonNegative
 from acrf_engine.config_problems import Problem, explain, line_of
+from acrf_engine.optimizer_config import (
+    OptimizationConfig,
+    OptimizerName,
+    ScheduleConfig,
+    SchedulerName,
+    known_or_path,
+    missing_package,
+    refusal,
+)
 from acrf_engine.paths import shown_if_not_utf8
 from acrf_engine.yaml_source import ConfigError, KeyPath, dump_text, load_file, parse_value
 
@@ -24,12 +35,6 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 FOLDER: dict[str, Any] = {"format": "folder"}
 """Of fields that may name a folder: where one types such a path, it is completed."""
-
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
 class DatasetSource(Group):
@@ -134,28 +139,6 @@ def block_numbers(text: str) -> set[int]:
     return numbers
 
 
-class OptimizationConfig(Group):
-    """The update."""
-
-    weight_decay: NonNegative = 0.01
-    """Decoupled weight decay of AdamW."""
-    max_grad_norm: NonNegative = 1.0
-    """Clip the gradient's L2 norm to this (paper, section 6.3); 0 turns clipping off."""
-    ema_decay: float = Field(0.0, ge=0, lt=1, allow_inf_nan=False)
-    """Decay of the LoRA's moving average (0.99, say; warmed up), which LoRA files and previews then show; 0: off."""
-
-
-class ScheduleConfig(Group):
-    """The learning rate over the run (paper, section 6.2)."""
-
-    warmup_steps: int = Field(0, ge=0)
-    """Optimizer steps of linear warm-up."""
-    min_lr: NonNegative = 1e-6
-    """The rate that the cosine schedules end at."""
-    cycles: int = Field(3, ge=1, le=1000)
-    """How many cosine arcs `cosine_with_restarts` runs."""
-
-
 class PreviewConfig(Group):
     """Pictures drawn with few steps during training, each beside the same seed without the LoRA."""
 
@@ -228,9 +211,9 @@ class RunConfig(Group):
     """Micro-batches per optimizer step (paper, section 6.1)."""
     learning_rate: float = Field(1e-4, gt=0, le=1, allow_inf_nan=False)
     """The schedule's highest rate."""
-    optimizer: Literal["AdamW8bit", "AdamW"] = "AdamW8bit"
-    """AdamW8bit (bitsandbytes) keeps its state in 8 bits."""
-    scheduler: Literal["cosine_with_restarts", "cosine", "linear", "constant"] = "cosine_with_restarts"
+    optimizer: OptimizerName = "AdamW8bit"
+    """By name (docs/optimizers.md says which to take), or the import path of an installed package.module.Class."""
+    scheduler: SchedulerName = "cosine_with_restarts"
     """Shape of the learning rate over the run."""
     network_dim: int = Field(16, ge=1, le=1024)
     """LoRA rank."""
@@ -266,16 +249,15 @@ class RunConfig(Group):
     memory: MemoryConfig = MemoryConfig()
     safety: SafetyConfig = SafetyConfig()
 
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _optimizer_is_known(cls, optimizer: Any) -> Any:
+        return known_or_path(optimizer)
+
     @model_validator(mode="after")
     def _every_setting_has_an_effect(self) -> Self:
-        if self.scheduler != "cosine_with_restarts" and self.schedule.cycles != ScheduleConfig().cycles:
-            raise ValueError(f"schedule.cycles has no effect with scheduler {self.scheduler!r} (remove it)")
-        if self.scheduler == "constant" and self.schedule.min_lr != ScheduleConfig().min_lr:
-            raise ValueError("schedule.min_lr has no effect with scheduler 'constant' (remove it)")
-        if self.scheduler != "constant" and self.schedule.min_lr > self.learning_rate:
-            raise ValueError(
-                f"schedule.min_lr {self.schedule.min_lr:g} is above learning_rate {self.learning_rate:g} (lower it)"
-            )
+        if why := refusal(self.optimizer, self.scheduler, self.learning_rate, self.optimization, self.schedule):
+            raise ValueError(why)
         if self.snr_gamma == 0 and self.loss.weighting != "min_snr":
             raise ValueError("loss.weighting has no effect with snr_gamma 0 (remove it)")
         if self.safety.non_finite == "stop" and self.safety.non_finite_limit != SafetyConfig().non_finite_limit:
@@ -347,6 +329,8 @@ class _Missing(Exception):
 
 
 def _absolute(config: RunConfig) -> RunConfig:
+    if missing := missing_package(config.optimizer):
+        raise _Missing("optimizer", missing)
     sources = []
     for source in config.sources():
         folder = ASSETS / "demo" if source.path == DEMO_DATASET else Path(source.path).expanduser().absolute()

@@ -7,6 +7,7 @@ import platform
 import torch
 
 from acrf_engine.config import RunConfig
+from acrf_engine.optimizer_config import package_of, version_of
 from acrf_engine.protocol import WarningEvent
 from acrf_engine.run.changes import changed_keys
 from acrf_engine.run.folder import RunFolder
@@ -40,7 +41,7 @@ def require_same_run(saved: Saved, config: RunConfig, folder: RunFolder, prepare
             f"the anchors changed since {name}: the model's scheduler, or the installed diffusers, is another "
             "one (bring the former one back, or start a new run)"
         )
-    if state.environment != environment():
+    if state.environment != environment(config.optimizer):
         report(
             WarningEvent(
                 f"resumed from {name} in another environment (library versions or device differ): "
@@ -50,7 +51,7 @@ def require_same_run(saved: Saved, config: RunConfig, folder: RunFolder, prepare
         )
 
 
-def environment() -> dict[str, str]:
+def environment(optimizer: str = "AdamW") -> dict[str, str]:
     """Versions and device that a bit-exact repetition depends on."""
     import accelerate
     import bitsandbytes
@@ -59,7 +60,7 @@ def environment() -> dict[str, str]:
 
     import acrf_engine
 
-    return {
+    versions = {
         "acrf-tui": acrf_engine.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -70,3 +71,5 @@ def environment() -> dict[str, str]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "threads": str(torch.get_num_threads()),
     }
+    package = package_of(optimizer)
+    return versions if package in versions else {**versions, package: version_of(package)}

@@ -42,7 +42,7 @@ def plan_event(trainer: Trainer) -> Plan:
         lambda_cos=trainer.settings.lambda_cos,
         lambda_fft=trainer.settings.lambda_fft,
         max_grad_norm=trainer.settings.max_grad_norm,
-        versions=environment(),
+        versions=environment(config.optimizer),
         held_out=len(prepared.held_out.examples),
         captions_missing=sum(not example.picture.has_caption_file for example in prepared.dataset.examples),
         lora_targets=_targets(config.lora),

@@ -32,13 +32,13 @@ from acrf_engine.run.link import Inbox
 from acrf_engine.run.replay import read_script
 from acrf_engine.training.checkpoint import CheckpointError
 from acrf_engine.training.ending import Orphaned, StopAsked
-from acrf_engine.training.optim import Ramp
 from acrf_engine.training.parking import park, unpark
 from acrf_engine.training.plan import memory_event
 from acrf_engine.training.preparation import Report
 from acrf_engine.training.previews import draw_previews
 from acrf_engine.training.recovery import OutOfMemory, Recovery
 from acrf_engine.training.saved_state import Settings
+from acrf_engine.training.schedule import Ramp
 from acrf_engine.training.trainer import Trainer
 from acrf_engine.training.validation import Validator
 from acrf_engine.yaml_source import ConfigError

@@ -32,9 +32,10 @@ from acrf_engine.training.balance import AnchorBalance
 from acrf_engine.training.identity import environment, require_same_run
 from acrf_engine.training.lora_saving import save_trained
 from acrf_engine.training.measured import Measured
-from acrf_engine.training.optim import Ramp, learning_rate, make_optimizer
+from acrf_engine.training.optim import load_state, make_optimizer
 from acrf_engine.training.preparation import Prepared, Report, to_device
 from acrf_engine.training.saved_state import Saved, SavedState, Settings
+from acrf_engine.training.schedule import Ramp, learning_rate
 
 if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
@@ -245,7 +246,7 @@ class Trainer:
             anchors=self.method.anchors_K.tolist(),
             config=self.config.model_dump(mode="json"),
             dataset=self.prepared.dataset.fingerprint,
-            environment=environment(),
+            environment=environment(self.config.optimizer),
         )
 
     def roll_back(self) -> bool:
@@ -266,7 +267,7 @@ class Trainer:
             averages = [parameter.detach() for parameter in self.prepared.trainable]
             self.ema.load_state_dict({"shadow_params": averages, "optimization_step": state.step})  # copies them
         lora.load_weights(self.prepared.transformer, snapshot.lora)
-        self.optimizer.optimizer.load_state_dict(snapshot.optimizer)
+        load_state(self.optimizer.optimizer, snapshot.optimizer)
         self.step, self.micro_step = state.step, state.micro_step
         self.balance = state.balance
 
