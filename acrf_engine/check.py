@@ -25,6 +25,7 @@ from acrf_engine.run.lora_files import header_of
 from acrf_engine.run.lora_keys import parse
 from acrf_engine.run.speed import measured_step
 from acrf_engine.run.waiting import holders
+from acrf_engine.yaml_source import ConfigError
 
 MOST_NAMES = 20
 
@@ -60,6 +61,7 @@ class Report:
     """Seconds a step, measured by the earlier run `step_time_run` over `step_time_steps` steps; None: not known."""
     step_time_run: str = ""
     step_time_steps: int = 0
+    trackers: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -74,6 +76,9 @@ def check(config: RunConfig, name: str, runs_dir: Path) -> Report:
     _look_at_memory(config, checkpoint, report)
     _look_at_disk(config, report, runs_dir)
     _look_at_time(config, checkpoint, report, runs_dir)
+    if missing := config.logging.missing():
+        raise ConfigError(f"logging.trackers: {missing}")
+    report.trackers = list(config.logging.trackers)
     return report
 
 
@@ -227,6 +232,7 @@ def lines(report: Report) -> list[str]:
         ),
         ("disk", f"about {gib(report.disk_needed)} of {gib(report.disk_free)} free"),
         ("time", _time(report)),
+        *([("trackers", ", ".join(report.trackers))] if report.trackers else []),
     ]
     text = [f"{name:>9}  {value}" for name, value in rows]
     if report.uncaptioned:

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from acrf_engine.config_group import Group as Group
 from acrf_engine.config_group import NonNegative
 from acrf_engine.config_problems import Problem, explain, line_of
+from acrf_engine.logging_config import LoggingConfig
 from acrf_engine.optimizer_config import (
     OptimizationConfig,
     OptimizerName,
@@ -246,6 +247,7 @@ class RunConfig(Group):
     preview: PreviewConfig = PreviewConfig()
     validation: ValidationConfig = ValidationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    logging: LoggingConfig = LoggingConfig()
     memory: MemoryConfig = MemoryConfig()
     safety: SafetyConfig = SafetyConfig()
 
@@ -331,6 +333,8 @@ class _Missing(Exception):
 def _absolute(config: RunConfig) -> RunConfig:
     if missing := missing_package(config.optimizer):
         raise _Missing("optimizer", missing)
+    if missing := config.logging.missing():
+        raise _Missing("logging.trackers", missing)
     sources = []
     for source in config.sources():
         folder = ASSETS / "demo" if source.path == DEMO_DATASET else Path(source.path).expanduser().absolute()

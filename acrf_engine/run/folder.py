@@ -76,6 +76,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.lora = self.path / "lora"
         self.samples = self.path / "samples"
+        self.trackers = self.path / "trackers"
         self.lock = self.path / "lock"
         self.socket = self.path / "socket"
         self.given = self.path / ".given.json"
