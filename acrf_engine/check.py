@@ -10,12 +10,9 @@ from typing import Any
 
 import platformdirs
 
+from acrf_engine.check_data import look_at_data, source_line
 from acrf_engine.check_optimizer import look_at_optimizer
-from acrf_engine.config import RunConfig, dataset_folder
-from acrf_engine.data import holdout
-from acrf_engine.data.buckets import bucket_for
-from acrf_engine.data.errors import printable
-from acrf_engine.data.scan import Scan, scan
+from acrf_engine.config import RunConfig
 from acrf_engine.model.layout import Checkpoint, ModelError
 from acrf_engine.model.targets import choose, require_rank
 from acrf_engine.run.devices import candidates, visible_gpus
@@ -27,7 +24,7 @@ from acrf_engine.run.speed import measured_step
 from acrf_engine.run.waiting import holders
 from acrf_engine.yaml_source import ConfigError
 
-MOST_NAMES = 20
+LEFT_OUT_SHOWN = 100
 
 
 @dataclass
@@ -42,6 +39,8 @@ class Report:
     uncaptioned: list[str] = field(default_factory=list)
     """Names of the first of them."""
     left_out: list[dict[str, str]] = field(default_factory=list)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    """What every source gives, the regularisation set last."""
     buckets: dict[str, int] = field(default_factory=dict)
     resolution: int = 0
     micro_batches_per_epoch: int = 0
@@ -70,7 +69,7 @@ def check(config: RunConfig, name: str, runs_dir: Path) -> Report:
     checkpoint = Checkpoint(config.model)
     report = Report(name, str(checkpoint.folder))
     report.resolution = checkpoint.native_resolution() if config.resolution == "auto" else config.resolution
-    _look_at_data(config, report)
+    look_at_data(config, report)
     micro_batches = config.epochs * report.micro_batches_per_epoch
     report.steps = config.steps or math.ceil(micro_batches / config.gradient_accumulation)
     _look_at_memory(config, checkpoint, report)
@@ -80,34 +79,6 @@ def check(config: RunConfig, name: str, runs_dir: Path) -> Report:
         raise ConfigError(f"logging.trackers: {missing}")
     report.trackers = list(config.logging.trackers)
     return report
-
-
-def _look_at_data(config: RunConfig, report: Report) -> None:
-    sources = [source.model_copy(update={"path": str(dataset_folder(source))}) for source in config.sources()]
-    found: Scan = scan(sources, config.trigger)
-    report.pictures = len(found.pictures)
-    report.without_caption = sum(not picture.has_caption_file for picture in found.pictures)
-    report.uncaptioned = [printable(p.path.name) for p in found.pictures if not p.has_caption_file][:MOST_NAMES]
-    report.left_out = [{"path": printable(item.path), "reason": item.reason} for item in found.rejected]
-    repeats: dict[str, int] = {}
-    held_out = holdout.choose(found.pictures, config.validation.holdout, config.seed)
-    report.held_out = len(held_out)
-    for picture in found.pictures:
-        if picture.sha256 in held_out:
-            continue
-        width, height = bucket_for(picture.width, picture.height, report.resolution)
-        name = f"{width}x{height}"
-        report.buckets[name] = report.buckets.get(name, 0) + 1
-        repeats[name] = repeats.get(name, 0) + picture.repeats
-    report.micro_batches_per_epoch = sum(math.ceil(count / config.batch_size) for count in repeats.values())
-    if report.without_caption and not any(source.default_caption for source in sources) and not config.trigger:
-        report.notes.append(
-            f"{report.without_caption} pictures have no caption: they train on the empty prompt "
-            "(add .txt files, a trigger, or a default_caption)"
-        )
-    small = [p.path.name for p in found.pictures if p.width * p.height < report.resolution**2 * 0.5]
-    if small:
-        report.notes.append(f"{len(small)} pictures are smaller than the training size and will be enlarged")
 
 
 def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -> None:
@@ -134,7 +105,8 @@ def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -
     width = 2 if half else 4
     shape = checkpoint.part_config("transformer")
     dim, layers = int(shape.get("dim", 3840)), int(shape.get("n_layers", 30))
-    tokens = config.batch_size * (report.resolution // 16) ** 2
+    side = max([report.resolution, *(side for source in report.sources for side in source.get("resolutions", []))])
+    tokens = config.batch_size * (side // 16) ** 2
     wanted = config.memory.gradient_checkpointing
     checkpointing = wanted == "on" or (wanted == "auto" and report.base_parameters > 1e9)
     # Per token and layer roughly 34 values are kept for backward; with checkpointing one, and one layer in full.
@@ -220,6 +192,7 @@ def lines(report: Report) -> list[str]:
     rows: list[tuple[str, Any]] = [
         ("model", f"{report.model}  ({report.base_parameters / 1e6:,.1f} M parameters)"),
         ("pictures", _pictures(report)),
+        *(("source", source_line(source)) for source in report.sources),
         ("buckets", ", ".join(f"{name}: {count}" for name, count in report.buckets.items())),
         ("steps", f"{report.steps:,}  ({report.micro_batches_per_epoch} micro-batches an epoch)"),
         ("LoRA", f"{report.trainable_parameters:,} trainable parameters"),
@@ -239,7 +212,9 @@ def lines(report: Report) -> list[str]:
         more = report.without_caption - len(report.uncaptioned)
         names = ", ".join(report.uncaptioned) + (f" and {more} more" if more else "")
         text.append(f"{'captions':>9}  missing for {names}")
-    text += [f"{'left out':>9}  {item['path']}: {item['reason']}" for item in report.left_out]
+    text += [f"{'left out':>9}  {item['path']}: {item['reason']}" for item in report.left_out[:LEFT_OUT_SHOWN]]
+    if more := len(report.left_out[LEFT_OUT_SHOWN:]):
+        text.append(f"{'left out':>9}  {more:,} more (--json names all)")
     return text + [f"{'note':>9}  {note}" for note in report.notes]
 
 

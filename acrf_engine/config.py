@@ -6,58 +6,34 @@ range are errors that name file, line and key. A setting that would have no effe
 
 from __future__ import annotations
 
-import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from acrf_engine import config_paths
+from acrf_engine.config_group import FOLDER, NonNegative
 from acrf_engine.config_group import Group as Group
-from acrf_engine.config_group import NonNegative
+from acrf_engine.config_paths import ASSETS as ASSETS
+from acrf_engine.config_paths import DEMO_DATASET as DEMO_DATASET
+from acrf_engine.config_paths import TINY_MODEL as TINY_MODEL
+from acrf_engine.config_paths import dataset_folder as dataset_folder
+from acrf_engine.config_paths import model_folder as model_folder
 from acrf_engine.config_problems import Problem, explain, line_of
+from acrf_engine.data_config import PICTURE_SUFFIXES as PICTURE_SUFFIXES
+from acrf_engine.data_config import DataConfig, RegularisationConfig
+from acrf_engine.data_config import DatasetSource as DatasetSource
 from acrf_engine.logging_config import LoggingConfig
+from acrf_engine.lora_config import LoraConfig
 from acrf_engine.optimizer_config import (
     OptimizationConfig,
     OptimizerName,
     ScheduleConfig,
     SchedulerName,
     known_or_path,
-    missing_package,
     refusal,
 )
-from acrf_engine.paths import shown_if_not_utf8
 from acrf_engine.yaml_source import ConfigError, KeyPath, dump_text, load_file, parse_value
-
-TINY_MODEL = "tiny"
-DEMO_DATASET = "demo"
-ASSETS = Path(__file__).parent / "assets"
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-
-FOLDER: dict[str, Any] = {"format": "folder"}
-"""Of fields that may name a folder: where one types such a path, it is completed."""
-
-
-class DatasetSource(Group):
-    """One folder of pictures with captions beside them."""
-
-    path: str
-    """Folder of pictures (png, jpg, jpeg, webp, bmp); captions are .txt files of the same name."""
-    default_caption: str = Field("", max_length=4000)
-    """Caption of pictures that have no .txt file."""
-    repeats: int = Field(1, ge=1, le=1000)
-    """How often each picture of this folder is seen in one epoch."""
-
-
-class DataConfig(Group):
-    """What a batch is made of, and by whom."""
-
-    num_workers: int = Field(0, ge=0, le=16)
-    """Loader processes that put batches together ahead of the training loop; 0: the training process does it."""
-    flip: bool = False
-    """Mirror each picture with probability 1/2; latents are cached both ways."""
-    caption_dropout: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
-    """Share of the pictures that are trained on the embedding of the empty prompt in the place of their caption."""
 
 
 class LossConfig(Group):
@@ -90,54 +66,6 @@ class AnchorConfig(Group):
     """`deck`: dealt from a shuffled deck, so that K draws cover all K anchors; `random`: drawn anew for every batch."""
     jitter: Literal["uniform", "normal"] = "uniform"
     """Distribution of the jitter: uniform(-eta, eta) of section 2.2, or the normal one of appendix B."""
-
-
-class LoraConfig(Group):
-    """What is trained (paper, section 5.3)."""
-
-    targets: Literal["std", "ext"] | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] = "std"
-    """`std`: attention q, k, v, out; `ext`: feed-forward too; or patterns: ends of module names, or regexes."""
-    refiners: bool = False
-    """Also train the noise and context refiner blocks."""
-    blocks: str = "all"
-    """Which of the blocks (layers.N) to train, such as `0-9,20`."""
-    dropout: float = Field(0.0, ge=0, lt=1, allow_inf_nan=False)
-    """Share of the LoRA's inputs that are set to 0 in training."""
-    use_rslora: bool = False
-    """Scale the update by alpha / sqrt(rank) instead of alpha / rank, so that large ranks learn as fast (rsLoRA)."""
-    use_dora: bool = False
-    """Learn length and direction of every weight row apart (DoRA); slower, and read by fewer programs."""
-    init_from: str = ""
-    """Start from this LoRA file (diffusers, ComfyUI or kohya format) of the same rank, instead of from nothing."""
-
-    @field_validator("targets")
-    @classmethod
-    def _patterns_are_regular_expressions(cls, targets: str | list[str]) -> str | list[str]:
-        for pattern in targets if isinstance(targets, list) else []:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
-        return targets
-
-    @field_validator("blocks", mode="before")
-    @classmethod
-    def _blocks_are_ranges(cls, blocks: Any) -> Any:
-        text = str(blocks) if type(blocks) is int else blocks  # YAML reads one block as a number
-        if isinstance(text, str) and text != "all":
-            block_numbers(text)
-        return text
-
-
-def block_numbers(text: str) -> set[int]:
-    """The numbers that `lora.blocks` names, such as `0-9,20`. Raises ValueError."""
-    numbers: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,4})\s*(?:-\s*([0-9]{1,4})\s*)?", part)
-        if match is None or int(match[2] or match[1]) < int(match[1]):
-            raise ValueError(f"expected `all`, or numbers and ranges such as 0-9,20, got {text!r}")
-        numbers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
-    return numbers
 
 
 class PreviewConfig(Group):
@@ -239,6 +167,7 @@ class RunConfig(Group):
     on_failure: str = Field("", max_length=4000)
     """Shell command to run when the run has failed or was interrupted for good."""
     data: DataConfig = DataConfig()
+    regularisation: RegularisationConfig = RegularisationConfig()
     loss: LossConfig = LossConfig()
     anchors: AnchorConfig = AnchorConfig()
     lora: LoraConfig = LoraConfig()
@@ -266,6 +195,8 @@ class RunConfig(Group):
             raise ValueError("safety.non_finite_limit has no effect with non_finite 'stop' (remove it)")
         if self.validation.holdout == 0 and self.validation.every != ValidationConfig().every:
             raise ValueError("validation.every has no effect with validation.holdout 0 (hold pictures out)")
+        if isinstance(self.dataset, list) and not self.dataset:
+            raise ValueError("dataset: the list is empty (name the folder that holds your pictures)")
         if self.jitter_scale == 0 and self.anchors.jitter != "uniform":
             raise ValueError("anchors.jitter has no effect with jitter_scale 0 (remove it)")
         return self
@@ -313,107 +244,19 @@ def absolute(config: RunConfig, origin: Path | None = None) -> RunConfig:
     Raises ConfigError for what is not there, naming the line of the file `origin` where it stands.
     """
     try:
-        return _absolute(config)
-    except _Missing as missing:
+        return config_paths.resolved(config)
+    except config_paths.Missing as missing:
         where = ""
         if origin is not None and origin.is_file():
-            line = line_of(tuple(missing.key.split(".")), load_file(origin)[1])
+            keys = tuple(int(part) if part.isdigit() else part for part in missing.key.split("."))
+            line = line_of(keys, load_file(origin)[1])
             where = f"{origin}:{line}: " if line else f"{origin}: "
         raise ConfigError(f"{where}{missing.key}: {missing}") from None
-
-
-class _Missing(Exception):
-    """What a config points to is not there."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(message)
-        self.key = key
-
-
-def _absolute(config: RunConfig) -> RunConfig:
-    if missing := missing_package(config.optimizer):
-        raise _Missing("optimizer", missing)
-    if missing := config.logging.missing():
-        raise _Missing("logging.trackers", missing)
-    sources = []
-    for source in config.sources():
-        folder = ASSETS / "demo" if source.path == DEMO_DATASET else Path(source.path).expanduser().absolute()
-        _require_pictures(folder)
-        sources.append(source.model_copy(update={"path": str(folder)}))
-    if isinstance(config.dataset, str):
-        dataset: Any = config.dataset if config.dataset == DEMO_DATASET else sources[0].path
-    else:
-        dataset = sources
-    return config.model_copy(
-        update={"model": _resolve_model(config.model), "dataset": dataset, "lora": _resolve_lora(config.lora)}
-    )
-
-
-def model_folder(model: str) -> Path | None:
-    """Where the model's folder is; None for a hub id."""
-    if model == TINY_MODEL:
-        return ASSETS / "tiny"
-    path = Path(model).expanduser()
-    return path if path.is_dir() else None
-
-
-def dataset_folder(source: DatasetSource) -> Path:
-    return ASSETS / "demo" if source.path == DEMO_DATASET else Path(source.path)
 
 
 def dump(config: RunConfig) -> str:
     """The resolved config as YAML, every key present, in the schema's order."""
     return dump_text(config.model_dump(mode="json"))
-
-
-def _resolve_model(model: str) -> str:
-    if model == TINY_MODEL:
-        return model
-    path = Path(model).expanduser()
-    _require_utf8(path.absolute(), "model")
-    if path.is_dir():
-        if not (path / "model_index.json").is_file():
-            raise _Missing(
-                "model",
-                f"{path}: no model_index.json in this folder (expected the diffusers layout: model_index.json, "
-                "transformer/, vae/, text_encoder/, tokenizer/, scheduler/)",
-            )
-        return str(path.absolute())
-    looks_like_hub = model.count("/") == 1 and not model.startswith((".", "/", "~"))
-    if looks_like_hub:
-        return model
-    raise _Missing("model", f"{path.absolute()}: there is no such folder (give a folder, a hub id, or `tiny`)")
-
-
-def _resolve_lora(config: LoraConfig) -> LoraConfig:
-    if not config.init_from:
-        return config
-    path = Path(config.init_from).expanduser().absolute()
-    _require_utf8(path, "lora.init_from")
-    if not path.is_file():
-        raise _Missing("lora.init_from", f"{path}: there is no such file (give a LoRA's .safetensors file)")
-    return config.model_copy(update={"init_from": str(path)})
-
-
-def _require_utf8(path: Path, key: str) -> None:
-    if shown := shown_if_not_utf8(path):
-        raise _Missing(key, f"{shown}: this path is no valid UTF-8 (rename the folder)")
-
-
-def _require_pictures(folder: Path) -> None:
-    _require_utf8(folder, "dataset")
-    if not folder.exists():
-        raise _Missing("dataset", f"{folder}: there is no such folder (make it and put pictures in, or fix the path)")
-    if not folder.is_dir():
-        raise _Missing("dataset", f"{folder}: this is a file, not a folder (give the folder it is in)")
-    try:
-        names = [name for _, _, files in os.walk(folder) for name in files if not name.startswith(".")]
-    except OSError as error:
-        raise _Missing("dataset", f"{folder}: cannot be read ({error.strerror})") from None
-    if not any(name.lower().endswith(PICTURE_SUFFIXES) for name in names):
-        kinds = sorted({Path(name).suffix.lower() or name for name in names})[:5]
-        found = f"; it holds {len(names)} other files: {', '.join(kinds)}" if names else "; it is empty"
-        raise _Missing("dataset", f"{folder}: no pictures found ({', '.join(PICTURE_SUFFIXES)}{found})")
 
 
 def _apply(values: dict[str, Any], override: str) -> str:

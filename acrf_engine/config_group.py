@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+FOLDER: dict[str, Any] = {"format": "folder"}
+"""Of fields that may name a folder: where one types such a path, it is completed."""
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

@@ -34,14 +34,15 @@ def reference() -> str:
 
 def _table(title: str, model: type[BaseModel]) -> Iterator[str]:
     yield f"## {title}\n"
-    yield f"{(model.__doc__ or '').strip()}\n"
+    yield f"{' '.join((model.__doc__ or '').split())}\n"
     yield "| key | default | what it does | values |"
     yield "|---|---|---|---|"
     schema = model.model_json_schema()["properties"]
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
             continue
-        yield f"| `{name}` | {default_text(field)} | {field.description or ''} | {allowed_values(schema[name])} |"
+        description = " ".join((field.description or "").split())
+        yield f"| `{name}` | {default_text(field)} | {description} | {allowed_values(schema[name])} |"
     yield ""
 
 

@@ -17,6 +17,7 @@ TITLES = {
     "app": "The app",
     "supervisor": "The supervisor",
     "engine": "The engine",
+    "data": "The data",
 }
 INTRODUCTION = """# What it costs
 

@@ -6,6 +6,7 @@ Pictures of one batch must have one size; cropping every picture to a square wou
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 from PIL import Image, ImageOps
@@ -56,9 +57,37 @@ def bucket_for(width: int, height: int, resolution: int, step: int = 16, max_rat
     return min(buckets(resolution, step, max_ratio), key=distance)
 
 
+def fills(width: int, height: int, resolution: int) -> bool:
+    """Whether a `width` x `height` picture is at least as large as its bucket."""
+    return _within(bucket_for(width, height, resolution), width, height)
+
+
+def training_sizes(width: int, height: int, resolutions: Sequence[int], upscale: bool) -> tuple[Size, ...]:
+    """Return the bucket of a `width` x `height` picture at each of `resolutions`.
+
+    Without `upscale` no bucket is larger than the picture: resolutions that it does not fill are left out, and where
+    it fills none, it goes into the largest bucket that it fills, in steps of a sixteenth below the smallest resolution.
+    """
+    found = [bucket_for(width, height, resolution) for resolution in resolutions]
+    if not upscale:
+        found = [size for size in found if _within(size, width, height)]
+    if not found:
+        # Coarse steps: pictures of many small sizes still share buckets, and so batches.
+        resolution = min(resolutions)
+        step = max(resolution // 256 * 16, 16)
+        lower = range(resolution - step, 15, -step)
+        sizes = (bucket_for(width, height, smaller) for smaller in (*lower, 16))
+        found = [next((size for size in sizes if _within(size, width, height)), (16, 16))]
+    return tuple(dict.fromkeys(found))
+
+
 def resize_and_crop(image: Image.Image, size: Size) -> Image.Image:
     """Return the centre of `image` in exactly `size` (width, height): resized to cover it, the overhang cropped."""
     return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+
+
+def _within(size: Size, width: int, height: int) -> bool:
+    return size[0] <= width and size[1] <= height
 
 
 def _log_aspect(width: int, height: int) -> float:

@@ -10,13 +10,13 @@ from acrf_engine.data.errors import DataError, printable
 MAX_BYTES = 64 * 1024
 
 
-def read_caption(picture: Path) -> str | None:
+def read_caption(picture: Path, extension: str = ".txt") -> str | None:
     """Return the caption beside `picture` (`photo.jpg` -> `photo.txt`), or None when it is missing or empty.
 
     The text is UTF-8 with or without a byte order mark; every run of white space, newlines included, becomes one space.
     Raises DataError when the file is not UTF-8 text, is larger than `MAX_BYTES` or cannot be read.
     """
-    for suffix in (".txt", ".TXT"):
+    for suffix in dict.fromkeys((extension, extension.upper())):
         file = picture.with_suffix(suffix)
         try:
             if file.is_file():
@@ -52,4 +52,9 @@ def _read(file: Path) -> str | None:
     # UTF-16 without a byte order mark decodes as UTF-8 with a NUL beside every letter.
     if "\0" in text:
         raise DataError(f"{printable(file)}: the caption is not text (it holds NUL bytes); save it as UTF-8")
+    return one_line(text)
+
+
+def one_line(text: str) -> str | None:
+    """`text` with every run of white space as one space; None where nothing is left."""
     return " ".join(text.split()) or None

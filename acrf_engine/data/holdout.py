@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 def choose(pictures: Sequence[Picture], count: int, seed: int) -> frozenset[str]:
     """The sha256 of the `count` pictures to hold out: by content and seed alone, whatever they are called.
 
-    Every picture has a place in an order of its own, so adding or removing one changes the choice by one at most.
+    Nothing of the regularisation set is held out. Every picture has a place in an order of its own, so adding or
+    removing one changes the choice by one at most.
     Raises DataError where nothing would be left to train on.
     """
+    pictures = [picture for picture in pictures if not picture.regularisation]
     if count and count >= len(pictures):
         raise DataError(
             f"validation.holdout: {count} pictures cannot be held out of {len(pictures)}: nothing is left to train on "

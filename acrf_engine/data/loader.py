@@ -32,24 +32,33 @@ class LoaderDied(Exception):
 
 @dataclass(frozen=True, eq=False)
 class _Packed:
-    """A batch on its way between processes: two tensors, since each one takes a file descriptor."""
+    """A batch on its way between processes: few tensors, since each one takes a file descriptor."""
 
     latents_BCHW: Tensor
     captions_ND: Tensor
     lengths: list[int]
     indices: tuple[int, ...]
+    weights: tuple[float, ...]
+    masks_BHW: Tensor | None
 
     @classmethod
     def of(cls, batch: Batch) -> _Packed:
         lengths = [len(caption_LD) for caption_LD in batch.captions]
-        return cls(batch.latents_BCHW, torch.cat(batch.captions), lengths, batch.indices)
+        return cls(
+            batch.latents_BCHW, torch.cat(batch.captions), lengths, batch.indices, batch.weights, batch.masks_BHW
+        )
 
     def unpacked(self) -> Batch:
-        return Batch(self.latents_BCHW, list(torch.split(self.captions_ND, self.lengths)), self.indices)
+        captions = list(torch.split(self.captions_ND, self.lengths))
+        return Batch(self.latents_BCHW, captions, self.indices, self.weights, self.masks_BHW)
 
 
 class MicroBatches(Dataset[_Packed]):
-    """Every micro-batch of a run, by its number (from 0, counted over all epochs)."""
+    """Every micro-batch of a run, by its number (from 0, counted over all epochs).
+
+    The pictures of a short batch share its mean among fewer, so their weights are lowered by as much: over an epoch a
+    picture counts the same whatever the bucket it is in.
+    """
 
     def __init__(
         self, dataset: CachedDataset, plan: BatchPlan, seed: int, flip: bool = False, caption_dropout: float = 0.0
@@ -70,12 +79,14 @@ class MicroBatches(Dataset[_Packed]):
         dropped = self._drawn(self._caption_dropout, "caption-dropout", micro_step, len(examples))
         examples = [example.mirrored() if yes else example for example, yes in zip(examples, mirrored, strict=True)]
         empty_LD = self._dataset.captions[""]
-        return collate(
+        batch = collate(
             [
                 replace(example, caption_LD=empty_LD) if yes else example
                 for example, yes in zip(examples, dropped, strict=True)
             ]
         )
+        share = len(examples) / self._plan.mean_batch
+        return replace(batch, weights=tuple(weight * share for weight in batch.weights))
 
     def _drawn(self, probability: float, purpose: str, micro_step: int, count: int) -> list[bool]:
         """For each picture of the micro-batch, whether it is drawn."""

@@ -7,11 +7,11 @@ import io
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -70,15 +70,29 @@ def load_rgb(path: Path, sha256: str | None = None) -> Image.Image:
 
     With `sha256` the file must still have that content. Raises PictureError when it has not, or cannot be decoded.
     """
+    rgb: Image.Image = _load(path, sha256, _rgb)
+    return rgb
+
+
+def load_alpha(path: Path, sha256: str | None = None) -> Image.Image | None:
+    """Return how opaque the picture is, upright, as 8-bit grey; None where the file says nothing of transparency.
+
+    Arguments and errors are those of `load_rgb`.
+    """
+    opaque: Image.Image | None = _load(path, sha256, _alpha)
+    return opaque
+
+
+def _load(path: Path, sha256: str | None, convert: Callable[[Image.Image], Any]) -> Any:
     with _reasons(path):
         data = path.read_bytes()
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
             raise PictureError(path, "changed since it was scanned; start again")
         with _open(path, io.BytesIO(data)) as image:
             image.load()
-            rgb = _rgb(image)
+            converted = convert(image)
             transpose = _UPRIGHT.get(_orientation(image))
-        return rgb if transpose is None else rgb.transpose(transpose)
+        return converted if transpose is None or converted is None else converted.transpose(transpose)
 
 
 def _open(path: Path, file: BinaryIO) -> Image.Image:
@@ -187,6 +201,12 @@ def _rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _alpha(image: Image.Image) -> Image.Image | None:
+    if image.mode in _SIXTEEN_BIT:
+        image = _eight_bit(image)
+    return image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -22,7 +22,7 @@ FORMAT = "acrf-cache-1"
 _NAME = "data"
 _LEFTOVER_SECONDS = 3600.0
 
-Kind = Literal["latents", "captions"]
+Kind = Literal["latents", "captions", "masks"]
 
 
 class Cache:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,7 +56,13 @@ class MicroStep:
 
 
 def acrf_micro_step(
-    velocity: Velocity, latents_BCHW: Tensor, captions: list[Tensor], method: Method, draw: int
+    velocity: Velocity,
+    latents_BCHW: Tensor,
+    captions: list[Tensor],
+    method: Method,
+    draw: int,
+    masks_BHW: Tensor | None = None,
+    picture_weights: Sequence[float] = (),
 ) -> MicroStep:
     """Appendix B.
 
@@ -66,6 +72,8 @@ def acrf_micro_step(
         captions: one [L_i, D] embedding per picture.
         method: settings.
         draw: number of this micro-batch in the run, from 0: decides every random draw.
+        masks_BHW: how much each latent cell counts, on the training device; see `losses`.
+        picture_weights: factors of the pictures' losses, on top of w(sigma); empty: all 1.
     """
     B = latents_BCHW.shape[0]
     K = len(method.anchors_K)
@@ -86,8 +94,9 @@ def acrf_micro_step(
     prediction_BCHW = velocity(x_t_BCHW, sigma_B.to(device), captions)
 
     # 5. composite loss, weighted per picture by Min-SNR (sections 3.2 and 4.3)
-    parts = composite(prediction_BCHW, target_BCHW, method.lambdas, method.charbonnier)
-    loss = (weight_B.to(device) * parts.composite_B).mean()
+    parts = composite(prediction_BCHW, target_BCHW, method.lambdas, method.charbonnier, masks_BHW)
+    factor_B = weight_B * torch.tensor(picture_weights) if picture_weights else weight_B
+    loss = (factor_B.to(device) * parts.composite_B).mean()
     return MicroStep(
         loss,
         parts.char_B.detach(),

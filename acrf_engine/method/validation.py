@@ -14,7 +14,13 @@ from acrf_engine.randomness import generator
 
 
 def held_out_losses(
-    velocity: Velocity, latent_CHW: Tensor, caption_LD: Tensor, method: Method, picture: int, anchors: Sequence[int]
+    velocity: Velocity,
+    latent_CHW: Tensor,
+    caption_LD: Tensor,
+    method: Method,
+    picture: int,
+    anchors: Sequence[int],
+    mask_HW: Tensor | None = None,
 ) -> Tensor:
     """One picture at some of the anchors, without jitter and without w(sigma): otherwise the loss of training.
 
@@ -24,6 +30,7 @@ def held_out_losses(
         method: anchors, lambdas, Charbonnier and seed are used.
         picture: number of the picture among those held out; with seed and anchor it decides the noise.
         anchors: indices, A of them.
+        mask_HW: how much each latent cell counts; see `losses`.
 
     Returns:
         float32 [A], without a gradient.
@@ -35,4 +42,5 @@ def held_out_losses(
     with torch.no_grad():
         x_t_ACHW, target_ACHW = noised(latent_CHW.expand_as(noise_ACHW), noise_ACHW, sigma_A)
         prediction_ACHW = velocity(x_t_ACHW, sigma_A, [caption_LD] * len(anchors))
-        return composite(prediction_ACHW, target_ACHW, method.lambdas, method.charbonnier).composite_B
+        mask_AHW = None if mask_HW is None else mask_HW.expand(len(anchors), -1, -1)
+        return composite(prediction_ACHW, target_ACHW, method.lambdas, method.charbonnier, mask_AHW).composite_B

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from acrf_engine.config import LoraConfig, RunConfig
+from acrf_engine.config import RunConfig
+from acrf_engine.lora_config import LoraConfig
 from acrf_engine.model.errors import LoraError as LoraError
 from acrf_engine.model.targets import choose
 from acrf_engine.model.targets import refuse_forbidden as refuse_forbidden

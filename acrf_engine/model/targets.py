@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from acrf_engine.config import LoraConfig, block_numbers
+from acrf_engine.lora_config import LoraConfig, block_numbers
 from acrf_engine.model.errors import TargetsError
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 from acrf_engine.config import RunConfig
 from acrf_engine.logging_config import TrackerName
-from acrf_engine.protocol import Event, Plan, Step, Validation, WarningEvent, clip_text
+from acrf_engine.protocol import Event, Plan, Step, Validation, WarningEvent
 from acrf_engine.run.folder import RunFolder
+from acrf_engine.run.wire import clip_text
 from acrf_engine.tracking.metrics import hyperparameters, of_step, of_validation
 from acrf_engine.tracking.tracks import Track, open_tracker, takes_steps_back
 

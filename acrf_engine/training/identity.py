@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 
 import torch
 
@@ -32,9 +33,9 @@ def require_same_run(saved: Saved, config: RunConfig, folder: RunFolder, prepare
             "began (undo the change, or start a new run)"
         )
     if state.dataset != prepared.dataset.fingerprint:
+        what = _changed_parts(state.dataset_parts, prepared.dataset.parts)
         raise MismatchError(
-            f"the pictures or captions changed since {name}; a resumed run must see the same data "
-            "(restore them, or start a new run)"
+            f"{what} changed since {name}; a resumed run must see the same data (restore them, or start a new run)"
         )
     if state.anchors != prepared.method.anchors_K.tolist():
         raise MismatchError(
@@ -49,6 +50,14 @@ def require_same_run(saved: Saved, config: RunConfig, folder: RunFolder, prepare
                 state.step,
             )
         )
+
+
+def _changed_parts(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What of the data is another, in words; a picture that came or went takes its caption and all else with it."""
+    changed = [name for name in now if before.get(name) != now[name]]
+    if not before or not changed:
+        return "the pictures, captions or options of the data set"
+    return "the pictures" if "pictures" in changed else f"the {' and '.join(changed)}"
 
 
 def environment(optimizer: str = "AdamW") -> dict[str, str]:

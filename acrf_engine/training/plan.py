@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from acrf_engine.config import LoraConfig
+from acrf_engine.lora_config import LoraConfig
 from acrf_engine.protocol import Memory, Plan
 from acrf_engine.training.identity import environment
 from acrf_engine.training.preparation import count_parameters
@@ -19,7 +19,7 @@ def plan_event(trainer: Trainer) -> Plan:
         model=config.model,
         device=_device_name(prepared.device),
         dtype=str(prepared.dtype).removeprefix("torch."),
-        pictures=len(prepared.dataset.examples),
+        pictures=prepared.dataset.pictures,
         buckets=_fullest(prepared.dataset.bucket_counts),
         batch_size=config.batch_size,
         gradient_accumulation=config.gradient_accumulation,
@@ -43,8 +43,8 @@ def plan_event(trainer: Trainer) -> Plan:
         lambda_fft=trainer.settings.lambda_fft,
         max_grad_norm=trainer.settings.max_grad_norm,
         versions=environment(config.optimizer),
-        held_out=len(prepared.held_out.examples),
-        captions_missing=sum(not example.picture.has_caption_file for example in prepared.dataset.examples),
+        held_out=prepared.held_out.pictures,
+        captions_missing=prepared.dataset.without_caption,
         lora_targets=_targets(config.lora),
     )
 

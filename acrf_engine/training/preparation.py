@@ -35,9 +35,11 @@ from acrf_engine.model.zimage import (
 )
 from acrf_engine.protocol import Event, Progress, WarningEvent
 from acrf_engine.randomness import seed_for
+from acrf_engine.run.wire import clip_text
 from acrf_engine.training.optim import require_usable
 
 LARGE_MODEL = 1_000_000_000
+LEFT_OUT_SHOWN = 100
 Report = Callable[[Event], None]
 Pulse = Callable[[], None]
 """Called often during long phases; may raise to leave them."""
@@ -89,6 +91,8 @@ def prepare(config: RunConfig, report: Report, pulse: Pulse, *, fresh: bool = Tr
         [example.picture.repeats for example in dataset.examples],
         config.batch_size,
         config.seed,
+        [example.index for example in dataset.examples if example.picture.regularisation],
+        config.regularisation.ratio,
     )
     return Prepared(
         checkpoint,
@@ -128,9 +132,13 @@ def cache_data(
         return say
 
     sources = [source.model_copy(update={"path": str(dataset_folder(source))}) for source in config.sources()]
-    found = scan(sources, config.trigger, progress("caching"))
-    for rejected in found.rejected:
-        report(WarningEvent(f"left out: {printable(rejected.path)}: {rejected.reason}"))
+    found = scan(sources, config.trigger, progress("caching"), config.regularisation.source())
+    for rejected in found.rejected[:LEFT_OUT_SHOWN]:
+        report(WarningEvent(clip_text(f"left out: {printable(rejected.path)}: {rejected.reason}")))
+    if more := len(found.rejected[LEFT_OUT_SHOWN:]):
+        report(WarningEvent(f"left out: {more:,} more (`acrf-tui check --json` names all)"))
+    for notice in found.notices:
+        report(WarningEvent(clip_text(notice)))
     held_out = choose(found.pictures, config.validation.holdout, config.seed)
     prompts = config.preview.prompts or [found.pictures[0].caption]
     dataset = fill(
@@ -142,6 +150,7 @@ def cache_data(
         progress("caching"),
         prompts,
         config.data.flip,
+        config.data.upscale,
     )
     return *split(dataset, held_out), prompts
 

@@ -16,20 +16,10 @@ import torch
 
 from acrf_engine.config import build_config
 from acrf_engine.model.lora import LoraError
-from acrf_engine.protocol import (
-    SETTABLE,
-    Ack,
-    Command,
-    Event,
-    Finished,
-    Progress,
-    StateChanged,
-    Stopped,
-    WarningEvent,
-    clip_text,
-)
+from acrf_engine.protocol import SETTABLE, Ack, Command, Event, Finished, Progress, StateChanged, Stopped, WarningEvent
 from acrf_engine.run.link import Inbox
 from acrf_engine.run.replay import read_script
+from acrf_engine.run.wire import clip_text
 from acrf_engine.training.checkpoint import CheckpointError
 from acrf_engine.training.ending import Orphaned, StopAsked
 from acrf_engine.training.parking import park, unpark

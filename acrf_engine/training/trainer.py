@@ -11,6 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,9 @@ from acrf_engine.method.losses import Lambdas
 from acrf_engine.method.step import MicroStep, acrf_micro_step
 from acrf_engine.model import lora
 from acrf_engine.model.zimage import velocity
-from acrf_engine.protocol import Checkpoint, Step, WarningEvent, clip_text
+from acrf_engine.protocol import Checkpoint, Step, WarningEvent
 from acrf_engine.run.folder import RunFolder
+from acrf_engine.run.wire import clip_text
 from acrf_engine.training import checkpoint as checkpoints
 from acrf_engine.training import saved_state
 from acrf_engine.training.balance import AnchorBalance
@@ -104,7 +106,13 @@ class Trainer:
             lora.seed_dropout(self.config, self.micro_step + index)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.transformer):
                 micro = acrf_micro_step(
-                    self._velocity, batch.latents_BCHW, batch.captions, self.method, draw=self.micro_step + index
+                    self._velocity,
+                    batch.latents_BCHW,
+                    batch.captions,
+                    self.method,
+                    draw=self.micro_step + index,
+                    masks_BHW=batch.masks_BHW,
+                    picture_weights=batch.weights,
                 )
                 self.accelerator.backward(micro.loss / accumulation)
             micros.append(micro)
@@ -169,7 +177,12 @@ class Trainer:
     def _load_batch(self, micro_step: int) -> Batch:
         batch = self.loader.at(micro_step)
         device = self.prepared.device
-        return Batch(batch.latents_BCHW.to(device), to_device(batch.captions, device), batch.indices)
+        return replace(
+            batch,
+            latents_BCHW=batch.latents_BCHW.to(device),
+            captions=to_device(batch.captions, device),
+            masks_BHW=None if batch.masks_BHW is None else batch.masks_BHW.to(device),
+        )
 
     def apply_settings(self) -> None:
         """Let the method work with the settings as they are now."""
@@ -246,6 +259,7 @@ class Trainer:
             anchors=self.method.anchors_K.tolist(),
             config=self.config.model_dump(mode="json"),
             dataset=self.prepared.dataset.fingerprint,
+            dataset_parts=dict(self.prepared.dataset.parts),
             environment=environment(self.config.optimizer),
         )
 

@@ -58,7 +58,7 @@ class Validator:
                 seconds += time.perf_counter() - started
         trainer.report(Progress("validating", len(examples), len(examples), "held-out pictures"))
         losses = [total / len(examples) for total in sums]
-        return Validation(step, sum(losses) / len(losses), losses, len(examples), seconds)
+        return Validation(step, sum(losses) / len(losses), losses, trainer.prepared.held_out.pictures, seconds)
 
     def _losses(self, picture: int, anchors: range) -> list[float]:
         prepared = self._trainer.prepared
@@ -74,6 +74,7 @@ class Validator:
                     self._trainer.method,
                     picture,
                     anchors,
+                    None if example.mask_HW is None else example.mask_HW.to(prepared.device),
                 )
         finally:
             prepared.transformer.train()

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from acrf_engine.config import load_config
-from acrf_engine.protocol import Ack, Command, ErrorEvent, Event, Failed, Progress, StateChanged, Stopped, clip_text
+from acrf_engine.protocol import Ack, Command, ErrorEvent, Event, Failed, Progress, StateChanged, Stopped
 from acrf_engine.run.folder import RunError, RunFolder
 from acrf_engine.run.link import Inbox, Reporter
+from acrf_engine.run.wire import clip_text
 from acrf_engine.training.ending import Orphaned, StopAsked, for_the_user, is_the_users
 
 log = logging.getLogger("acrf.worker")

@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
-from acrf_engine.translation import parts
+from acrf_engine.translation import parts, pictures
 from acrf_engine.translation.ledger import Ledger, flat
 
 NAME = "None trainer"
@@ -75,17 +75,16 @@ def _model(ledger: Ledger) -> None:
 
 
 def _data(ledger: Ledger) -> None:
-    found = []
+    folders = []
     for key in list(ledger.theirs):
         match = re.fullmatch(r"dataset\.(sources|datasets)\.(\d+)\.(cache_directory|image_directory|path)", key)
         if match is None:
             continue
         source = key.rpartition(".")[0]
-        entry: dict[str, Any] = {"path": str(ledger.peek(key))}
-        keys = [key, *parts.repeats(ledger, entry, f"{source}.num_repeats")]
-        found.append((entry, keys))
-        if ledger.has(f"{source}.resolution_limit"):
-            parts.resolution(ledger, f"{source}.resolution_limit")
-    parts.sources(ledger, found)
-    if found:
+        folder = pictures.Folder.at(ledger, key)
+        folder.repeats(ledger, f"{source}.num_repeats")
+        folder.sized(ledger, f"{source}.resolution_limit", several=False)
+        folders.append(folder)
+    pictures.place(ledger, folders)
+    if folders:
         ledger.notes.append("their cache files are not read: pictures and captions have to lie in that folder")

@@ -56,7 +56,7 @@ class EditorScreen(CalmScreen[Path | None]):
         (110, "-w-normal"),
         (170, "-w-wide"),
     ]
-    VERTICAL_BREAKPOINTS = [(0, "-h-tiny"), (20, "-h-short"), (30, "-h-normal")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-h-tiny"), (20, "-h-short"), (30, "-h-normal")]  # noqa: RUF012 (as above)
     focused: Reactive[Widget | None] = Reactive(None, repaint=False)  # Screen's own repaints all of it: 40 KB a tab
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "save", "Save", id="editor.save", tooltip="Save the YAML to its file"),

@@ -308,7 +308,11 @@ configs = st.builds(
     jitter_scale=st.floats(0, 0.5),
     resolution=st.just("auto") | st.integers(2, 256).map(lambda n: 16 * n),
     dataset=st.text("abc/ .~é-'\":#", min_size=1, max_size=20)
-    | st.lists(st.fixed_dictionaries({"path": st.text("ab/ ", min_size=1), "repeats": st.integers(1, 9)}), max_size=3),
+    | st.lists(
+        st.fixed_dictionaries({"path": st.text("ab/ ", min_size=1), "repeats": st.integers(1, 9)}),
+        min_size=1,
+        max_size=3,
+    ),
     preview=st.fixed_dictionaries({"prompts": st.lists(st.text("ab #:-\n'", min_size=1), max_size=3)}),
 )
 

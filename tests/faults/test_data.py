@@ -13,14 +13,13 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from acrf_engine.config import ASSETS
+from acrf_engine.config import ASSETS, DatasetSource
 from acrf_engine.data.scan import scan
 from acrf_engine.run.folder import RunFolder
 from tests.faults.conftest import Row
@@ -202,7 +201,7 @@ def test_a_picture_that_may_not_be_read_is_left_out(tmp_path: Path, row: Row) ->
     closed = str(["cannot be read: permission denied", "folder cannot be read: permission denied"])
 
     def look() -> tuple[int, list[str]]:
-        found = scan([SimpleNamespace(path=str(data), default_caption="", repeats=1)])
+        found = scan([DatasetSource(path=str(data))])
         return len(found.pictures), sorted(item.reason for item in found.rejected)
 
     assert as_nobody(look) == f"(2, {closed})"

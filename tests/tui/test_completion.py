@@ -15,7 +15,6 @@ from acrf_engine.run.folder import create_run
 from acrf_tui.cli import main
 from acrf_tui.shipped import shipped
 
-pytest.importorskip("argcomplete")
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 
 

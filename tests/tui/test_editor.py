@@ -513,7 +513,7 @@ def cells_drawn(screen: EditorScreen) -> list[int]:
         drawn.append(sum(region.area for region in compositor._dirty_regions))
         return render(*args, **kwargs)
 
-    compositor.render_update = counting  # type: ignore[method-assign]
+    compositor.render_update = counting
     return drawn
 
 

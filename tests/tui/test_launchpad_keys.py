@@ -11,9 +11,9 @@ from rich.cells import cell_len
 from textual.widgets import Input
 
 from acrf_engine.config import dump, load_config
-from acrf_engine.protocol import to_wire
 from acrf_engine.run.folder import RunFolder, create_run
 from acrf_engine.run.telemetry import TelemetryWriter
+from acrf_engine.run.wire import to_wire
 from acrf_tui.app import AcrfApp, AppOptions
 from acrf_tui.panels.keys import KeysLine
 from acrf_tui.screens import compare, launchpad_examine
@@ -154,7 +154,7 @@ async def test_the_trash_lists_restores_and_is_emptied_after_a_second_press(home
             await pilot.press("x")
             await until(lambda: isinstance(app.screen, DeleteDialog))
             await pilot.press("y")
-            await until(lambda left=left: len(names(screen)) == left)  # type: ignore[misc]
+            await until(lambda left=left: len(names(screen)) == left)
         await until(lambda: app.screen is screen)
         await pilot.press("t")
         await until(lambda: isinstance(app.screen, TrashDialog))

@@ -54,7 +54,7 @@ def test_the_clipboard_gets_the_text_as_it_is() -> None:
 
 def test_in_tmux_it_goes_both_ways() -> None:
     once = clipboard_sequence("night", {})
-    sequence = clipboard_sequence("night", {"TMUX": "/tmp/tmux-0/default,1,0"})
+    sequence = clipboard_sequence("night", {"TMUX": "socket,1,0"})
     assert sequence == once + "\x1bPtmux;" + once.replace("\x1b", "\x1b\x1b") + "\x1b\\"
     assert clipboard_sequence("night", {"TERM": "tmux-256color"}) == sequence
 
@@ -81,7 +81,7 @@ def test_a_notification_cannot_speak_to_the_terminal() -> None:
 
 
 def said(alerts: Alerts, *events: object) -> list[str]:
-    return [alert.text for alert in alerts.of(events)]  # type: ignore[arg-type]
+    return [alert.text for alert in alerts.of(events)]
 
 
 def test_the_end_the_failure_and_nan_are_said_and_a_stop_is_not() -> None:

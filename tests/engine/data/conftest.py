@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import skimage.data
 from PIL import Image
 
-
-@dataclass(frozen=True)
-class Folder:
-    """A source as the config gives it."""
-
-    path: str
-    default_caption: str = ""
-    repeats: int = 1
+from acrf_engine.config import DatasetSource
 
 
 @pytest.fixture(scope="session")
@@ -30,8 +23,9 @@ def photos() -> dict[str, Image.Image]:
 
 
 @pytest.fixture
-def source() -> type[Folder]:
-    return Folder
+def source() -> Callable[..., DatasetSource]:
+    """A source as the config gives it: path, then options by name."""
+    return lambda path, **options: DatasetSource(path=path, **options)
 
 
 @pytest.fixture
