@@ -88,6 +88,8 @@ class ValidationConfig(Group):
     """How many pictures of the data set are never trained on, chosen by content and seed; 0: no validation."""
     every: int = Field(100, ge=0)
     """Measure every this many steps, and before the first and after the last; 0: only then."""
+    keep_best: bool = True
+    """Keep the LoRA of the lowest loss as `lora/NAME-best.safetensors`, whatever is saved later."""
 
 
 class CheckpointConfig(Group):
@@ -95,6 +97,8 @@ class CheckpointConfig(Group):
 
     every: int = Field(200, ge=0)
     """Save a checkpoint and a LoRA every this many steps; 0: only at the end and when asked."""
+    every_epochs: int = Field(0, ge=0, le=100_000)
+    """Save them also at the end of every this many epochs; 0: not by epochs."""
     keep: int = Field(3, ge=2, le=1000)
     """Keep the newest this many checkpoints (LoRA files are all kept)."""
     on_error: Literal["continue", "pause"] = "continue"
@@ -195,6 +199,8 @@ class RunConfig(Group):
             raise ValueError("safety.non_finite_limit has no effect with non_finite 'stop' (remove it)")
         if self.validation.holdout == 0 and self.validation.every != ValidationConfig().every:
             raise ValueError("validation.every has no effect with validation.holdout 0 (hold pictures out)")
+        if self.validation.holdout == 0 and not self.validation.keep_best:
+            raise ValueError("validation.keep_best has no effect with validation.holdout 0 (remove it)")
         if isinstance(self.dataset, list) and not self.dataset:
             raise ValueError("dataset: the list is empty (name the folder that holds your pictures)")
         if self.jitter_scale == 0 and self.anchors.jitter != "uniform":

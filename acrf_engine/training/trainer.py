@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -228,12 +228,19 @@ class Trainer:
         self.save_lora(lora_path)
         return Checkpoint(self.step, str(path), size, time.perf_counter() - started, str(lora_path))
 
-    def save_lora(self, path: Path) -> int:
-        """Write the LoRA in the default format and read it back. Returns the number of modules in it."""
+    def save_lora(self, path: Path, more: Mapping[str, str] | None = None) -> int:
+        """Write the LoRA in the default format, with `more` metadata, and read it back. Returns its modules' number."""
         epoch = self.micro_step / self.prepared.plan.batches_per_epoch
         with self.averaged_weights():
             return save_trained(
-                path, self.config, self.folder, self.prepared, step=self.step, total_steps=self.total_steps, epoch=epoch
+                path,
+                self.config,
+                self.folder,
+                self.prepared,
+                step=self.step,
+                total_steps=self.total_steps,
+                epoch=epoch,
+                more=more or {},
             )
 
     @contextlib.contextmanager
