@@ -222,6 +222,16 @@ class Validation(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Best(Event):
+    """The LoRA of `step` has the lowest validation loss so far, and was kept as `lora`; it follows its validation."""
+
+    type: ClassVar[str] = "best"
+    step: int
+    loss: float
+    lora: str
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint(Event):
     """A checkpoint is durable (after the last fsync). `seconds` is how long training stood still for it."""
 
@@ -308,6 +318,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
         Memory,
         Preview,
         Validation,
+        Best,
         Checkpoint,
         WarningEvent,
         ErrorEvent,

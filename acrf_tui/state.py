@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from acrf_engine.protocol import (
     ACTIVE_STATES,
     Ack,
+    Best,
     Checkpoint,
     ErrorEvent,
     Event,
@@ -71,6 +72,8 @@ class RunState:
     memory: Memory | None = None
     hardware: Hardware | None = None
     last_checkpoint: Checkpoint | None = None
+    best: Best | None = None
+    """The LoRA of the lowest validation loss so far."""
     series: SeriesColumns = field(default_factory=SeriesColumns)
     series_version: int = 0
     """Goes up when earlier points of `series` changed, so that charts gather anew."""
@@ -284,6 +287,9 @@ class RunState:
             case Validation():
                 self.validation.add(event.step, event.loss)
                 self.note("validation", describe_validation(event), event.time, event.step)
+            case Best():
+                self.best = event
+                self.note("checkpoint", f"best LoRA so far, validation {event.loss:.4f}", event.time, event.step)
             case Preview():
                 self.note("preview", f"preview of “{event.prompt}”, {event.seconds:.1f} s", event.time, event.step)
                 self._mark(event.step, "preview", f"preview of “{event.prompt}”")

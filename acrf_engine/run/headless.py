@@ -103,6 +103,8 @@ class LinePrinter:
                 )
             case "validation":
                 return _validation_line(body)
+            case "best":
+                return f"best LoRA so far, validation loss {body['loss']:.4f}: {body['lora']}"
             case "preview":
                 return f"preview: {body['path']}"
             case "warning":

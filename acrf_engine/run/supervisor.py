@@ -183,6 +183,8 @@ class Supervisor:
             self.status.state = body["state"]
             self.status.step = body["step"]
             self.status.total_steps = body["total_steps"] or self.status.total_steps
+        elif kind == "best":
+            self.status.extra["best"] = {"step": body["step"], "loss": body["loss"]}
         elif kind == "checkpoint":
             self.status.last_checkpoint = body["path"]
         elif kind == "ack" and body["ok"] and self._admission is not None:

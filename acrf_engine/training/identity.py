@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from acrf_engine.config import RunConfig
+from acrf_engine.optimizer_config import package_of, version_of
 from acrf_engine.protocol import WarningEvent
 from acrf_engine.run.changes import changed_keys
 from acrf_engine.run.folder import RunFolder
@@ -41,7 +42,7 @@ def require_same_run(saved: Saved, config: RunConfig, folder: RunFolder, prepare
             f"the anchors changed since {name}: the model's scheduler, or the installed diffusers, is another "
             "one (bring the former one back, or start a new run)"
         )
-    if state.environment != environment():
+    if state.environment != environment(config.optimizer):
         report(
             WarningEvent(
                 f"resumed from {name} in another environment (library versions or device differ): "
@@ -59,7 +60,7 @@ def _changed_parts(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     return "the pictures" if "pictures" in changed else f"the {' and '.join(changed)}"
 
 
-def environment() -> dict[str, str]:
+def environment(optimizer: str = "AdamW") -> dict[str, str]:
     """Versions and device that a bit-exact repetition depends on."""
     import accelerate
     import bitsandbytes
@@ -68,7 +69,7 @@ def environment() -> dict[str, str]:
 
     import acrf_engine
 
-    return {
+    versions = {
         "acrf-tui": acrf_engine.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -79,3 +80,5 @@ def environment() -> dict[str, str]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "threads": str(torch.get_num_threads()),
     }
+    package = package_of(optimizer)
+    return versions if package in versions else {**versions, package: version_of(package)}

@@ -50,6 +50,7 @@ class Worker:
         self.report(Progress("loading", 0, 0, "starting torch"))
         import torch
 
+        from acrf_engine.tracking.tracking import Tracking
         from acrf_engine.training.checkpoint import in_place
         from acrf_engine.training.plan import plan_event
         from acrf_engine.training.preparation import prepare
@@ -58,20 +59,22 @@ class Worker:
 
         torch.set_num_threads(training_threads())
         prepared = prepare(config, self.report, self._pulse, fresh=not in_place(self.folder.checkpoints))
-        trainer = Trainer(config, self.folder, prepared, self.report)
-        self.report(plan_event(trainer))
+        tracking = Tracking(config, self.folder, self.report)
+        trainer = Trainer(config, self.folder, prepared, tracking.report)
+        tracking.report(plan_event(trainer))
 
         def watch() -> None:
             if self.reached is not None:
                 self.reached.value = trainer.step
             self.watch()
 
-        session = Session(trainer, self.report, self.inbox, watch, self._waiting)
+        session = Session(trainer, tracking.report, self.inbox, watch, self._waiting)
         try:
             return session.run()
         finally:
             self.step = trainer.step
             trainer.close()
+            tracking.close()
 
     def _pulse(self) -> None:
         """During loading and caching: only stop has a meaning yet; the rest waits for the first step."""

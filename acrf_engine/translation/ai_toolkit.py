@@ -79,6 +79,11 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
         "train.lr_scheduler_params.num_warmup_steps",
         "constant",
     )
+    if ledger.peek("logging.use_wandb") is True:
+        parts.trackers(ledger, "logging.use_wandb", "wandb")
+        ledger.move("logging.project_name", "logging.project")
+        ledger.move("logging.run_name", "logging.run_name")
+        ledger.move("logging.log_every", "logging.every")
     parts.checkpointing(ledger, "train.gradient_checkpointing")
     if ledger.has("train.dtype"):
         parts.precision(ledger, "train.dtype")

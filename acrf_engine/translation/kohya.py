@@ -22,10 +22,11 @@ PLAIN = {
     "max_train_epochs": "epochs",
     "seed": "seed",
     "save_every_n_steps": "checkpoint.every",
+    "save_every_n_epochs": "checkpoint.every_epochs",
     "sample_every_n_steps": "preview.every",
 }
 REASONS = (
-    (r"save_every_n_epochs|save_n_epoch_ratio|save_last_.*", "checkpoints are by steps here (checkpoint.every, .keep)"),
+    (r"save_n_epoch_ratio|save_last_.*", "see checkpoint.every, every_epochs and keep"),
     (r"sample_.*", "previews are by steps here (preview.every, preview.prompts)"),
     (r"network_module|network_type", "a LoRA is trained here (group `lora` says which)"),
     (r"algo|conv_(dim|alpha)|rank_dropout|module_dropout|factor|preset", "a LoRA of two factors is trained here"),
@@ -56,6 +57,10 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
     if (ratio := ledger.peek("lr_scheduler_min_lr_ratio")) is not None:
         rate = ledger.ours.get("learning_rate", 1e-4)
         ledger.put("schedule.min_lr", float(ratio) * rate, "lr_scheduler_min_lr_ratio")
+    if ledger.ours.get("scheduler") == "polynomial":
+        ledger.put("schedule.power", ledger.peek("lr_scheduler_power", 1), "lr_scheduler_power")
+    if asked := str(ledger.peek("log_with", "")).lower():
+        parts.trackers(ledger, "log_with", *(("tensorboard", "wandb") if asked == "all" else (asked,)))
     parts.precision(ledger, "mixed_precision")
     parts.checkpointing(ledger, "gradient_checkpointing")
     if (workers := ledger.peek("max_data_loader_n_workers")) is not None:

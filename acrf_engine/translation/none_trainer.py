@@ -32,7 +32,6 @@ REASONS = (
     (r"alpha_hf|beta_lf|lambda_(freq|style|struct|light|color|tex|mse)|enable_(freq|style)|loss_mode", OTHER_LOSSES),
     (r"raft_mode|free_stream_ratio|latent_jitter_scale", "not in the paper: training stays on the anchors"),
     (r"snr_floor", "the floor of the weights is 0.1, as in the paper (section 3.4)"),
-    (r"save_every_n_epochs", "checkpoints are by steps here (checkpoint.every)"),
     (r"auto_optimize|gpu_tier|gpu_memory_gb", "see group `memory`"),
     (r"shuffle|max_sequence_length|cache_arch", "always so here, as the pipeline does it"),
     *parts.COMMON_REASONS,
@@ -57,6 +56,8 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
         if ledger.has(f"{section}.mixed_precision"):
             parts.precision(ledger, f"{section}.mixed_precision")
         parts.checkpointing(ledger, f"{section}.gradient_checkpointing")
+    for key in [key for key in ledger.theirs if key.rpartition(".")[2] == "save_every_n_epochs"]:
+        ledger.move(key, "checkpoint.every_epochs")
     _model(ledger)
     _data(ledger)
     ledger.default("gradient_accumulation", 1)

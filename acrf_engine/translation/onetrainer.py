@@ -85,6 +85,8 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
         ledger.put("data.num_workers", min(16, int(workers)), "dataloader_threads")
     _checkpointing(ledger)
     _average(ledger)
+    if ledger.peek("tensorboard") is True:
+        parts.trackers(ledger, "tensorboard", "tensorboard")
     _by_steps(ledger, "save_every", "checkpoint.every")
     _by_steps(ledger, "sample_after", "preview.every")
     if ledger.peek("rolling_backup"):
@@ -122,7 +124,9 @@ def _average(ledger: Ledger) -> None:
 
 def _by_steps(ledger: Ledger, key: str, ours: str) -> None:
     unit = str(ledger.peek(f"{key}_unit", "NEVER")).upper()
-    if unit == "STEP":
+    if unit == "EPOCH" and ours == "checkpoint.every":
+        ledger.put("checkpoint.every_epochs", ledger.peek(key), key, f"{key}_unit")
+    elif unit == "STEP":
         ledger.put(ours, ledger.peek(key), key, f"{key}_unit")
     elif unit == "NEVER":
         ledger.take(f"{key}_unit")

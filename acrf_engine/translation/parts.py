@@ -14,6 +14,7 @@ OPTIMIZERS = {
     "adafactor": "Adafactor",
     "prodigy": "Prodigy",
 }
+TRACKERS = ("tensorboard", "wandb", "trackio")
 ADAPTIVE = ("prodigy", "dadapt", "automagic")
 """Optimizers that scale the rate themselves: theirs, often 1.0, would wreck a LoRA with any other."""
 SCHEDULES = {
@@ -34,7 +35,7 @@ CACHED = "latents and captions are always cached here"
 BUCKETS = "pictures always go into buckets here, by the model's own rules"
 CAPTIONS = "captions are used as they are written, after trigger and prefix"
 AUGMENTATION = "of augmentations only flips (data.flip) are here"
-LOGGING = "every run is logged in its own folder"
+LOGGING = "every run is logged in its own folder (logging.trackers feeds other programs)"
 PREVIEW = "previews are drawn at the training size with CFG off"
 COMMON_REASONS = (
     (r"(min_|max_)?timestep.*|noise_?.*|.*noise_offset.*|.*flow_shift|shift|sigmoid_scale|.*noising.*", METHOD),
@@ -77,6 +78,7 @@ def optimizer(ledger: Ledger, key: str, rate: str, default: str = "") -> None:
             ledger.default("optimizer", default)
         taken = True
     elif plain in OPTIMIZERS:
+        ledger.move(rate, "learning_rate")  # first, since Prodigy is refused at the default rate
         taken = ledger.put("optimizer", OPTIMIZERS[plain], key)
     else:
         taken = False
@@ -88,7 +90,7 @@ def optimizer(ledger: Ledger, key: str, rate: str, default: str = "") -> None:
 
 
 def schedule(ledger: Ledger, key: str, cycles: str, warmup: str, default: str) -> None:
-    """Shape, restarts and warm-up. `warmup` below 1 is a share of the run, which is turned into steps where known."""
+    """Shape, restarts and warm-up. `warmup` below 1 is a share of the run."""
     name = str(ledger.peek(key, default))
     ours = SCHEDULES.get(name.lower().replace("_", "").replace(" ", ""))
     if ours is None:
@@ -106,13 +108,17 @@ def schedule(ledger: Ledger, key: str, cycles: str, warmup: str, default: str) -
         ledger.leave(cycles, "only cosine_with_restarts has cycles")
     steps = ledger.peek(warmup)
     if isinstance(steps, float) and 0 < steps < 1:
-        total = ledger.ours.get("steps")
-        if total is None:
-            ledger.leave(warmup, "a share of the run, whose steps are not known here (set schedule.warmup_steps)")
-        else:
-            ledger.put("schedule.warmup_steps", round(steps * total), warmup)
+        ledger.put("schedule.warmup_ratio", steps, warmup)
     else:
         ledger.move(warmup, "schedule.warmup_steps")
+
+
+def trackers(ledger: Ledger, key: str, *names: str) -> None:
+    """The trackers that `key` asks for by these names, where they are here too."""
+    if found := [name for name in names if name in TRACKERS]:
+        ledger.put("logging.trackers", found, key)
+    else:
+        ledger.leave(key, f"of trackers, {', '.join(TRACKERS)} are here (logging.trackers)")
 
 
 def precision(ledger: Ledger, key: str) -> None:

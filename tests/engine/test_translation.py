@@ -297,7 +297,8 @@ def test_kohya_with_its_dataset_config(files: dict[str, Path]) -> None:
     assert config.model == "Tongyi-MAI/Z-Image-Turbo"
     assert (config.network_dim, config.network_alpha, config.lora.dropout, config.lora.use_dora) == (32, 16, 0.1, True)
     assert (config.learning_rate, config.optimizer, config.optimization.weight_decay) == (2e-4, "AdamW8bit", 0.05)
-    assert (config.scheduler, config.schedule.cycles, config.schedule.warmup_steps) == ("cosine_with_restarts", 2, 200)
+    assert (config.scheduler, config.schedule.cycles, config.schedule.warmup_ratio) == ("cosine_with_restarts", 2, 0.1)
+    assert (config.checkpoint.every, config.checkpoint.every_epochs) == (250, 1)
     assert (config.steps, config.gradient_accumulation, config.batch_size, config.resolution) == (2000, 2, 2, 1024)
     assert (config.memory.dtype, config.memory.gradient_checkpointing, config.seed) == ("bf16", "on", 42)
     assert (config.checkpoint.every, config.preview.every) == (250, 250)
@@ -550,3 +551,20 @@ def test_no_value_makes_it_crash_or_write_what_does_not_load(
     except ConfigError:
         return
     read_back(ledger, path)
+
+
+def test_optimizers_schedules_trackers_and_epochs_are_taken_over(tmp_path: Path) -> None:
+    kohya = tmp_path / "kohya.toml"
+    text = KOHYA.replace('"AdamW8bit"', '"Prodigy"').replace("unet_lr = 2e-4", "unet_lr = 1.0")
+    text = text.replace('"cosine_with_restarts"', '"polynomial"\nlr_scheduler_power = 2.5\nlog_with = "all"')
+    kohya.write_text(text, encoding="utf-8")
+    ledger = translate(kohya)
+    assert (ledger.ours["optimizer"], ledger.ours["learning_rate"]) == ("Prodigy", 1.0)
+    assert (ledger.ours["scheduler"], ledger.ours["schedule.power"]) == ("polynomial", 2.5)
+    assert ledger.ours["logging.trackers"] == ["tensorboard", "wandb"]
+    toolkit = tmp_path / "toolkit.yaml"
+    logging = "logging: {use_wandb: true, project_name: mine, log_every: 10}\n      model:"
+    toolkit.write_text(AI_TOOLKIT.replace("model:", logging, 1), encoding="utf-8")
+    ledger = translate(toolkit)
+    assert ledger.ours["logging.trackers"] == ["wandb"]
+    assert (ledger.ours["logging.project"], ledger.ours["logging.every"]) == ("mine", 10)
