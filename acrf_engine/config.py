@@ -9,11 +9,15 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from acrf_engine.config_group import Group as Group
+from acrf_engine.config_group import NonNegative
 from acrf_engine.config_problems import Problem, explain, line_of
+from acrf_engine.memory_config import BaseConfig, MemoryConfig
+from acrf_engine.memory_config import block_numbers as block_numbers
 from acrf_engine.paths import shown_if_not_utf8
 from acrf_engine.yaml_source import ConfigError, KeyPath, dump_text, load_file, parse_value
 
@@ -22,14 +26,9 @@ DEMO_DATASET = "demo"
 ASSETS = Path(__file__).parent / "assets"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
+GroupType = TypeVar("GroupType", bound=Group)
 FOLDER: dict[str, Any] = {"format": "folder"}
 """Of fields that may name a folder: where one types such a path, it is completed."""
-
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
 class DatasetSource(Group):
@@ -123,17 +122,6 @@ class LoraConfig(Group):
         return text
 
 
-def block_numbers(text: str) -> set[int]:
-    """The numbers that `lora.blocks` names, such as `0-9,20`. Raises ValueError."""
-    numbers: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,4})\s*(?:-\s*([0-9]{1,4})\s*)?", part)
-        if match is None or int(match[2] or match[1]) < int(match[1]):
-            raise ValueError(f"expected `all`, or numbers and ranges such as 0-9,20, got {text!r}")
-        numbers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
-    return numbers
-
-
 class OptimizationConfig(Group):
     """The update."""
 
@@ -187,17 +175,6 @@ class CheckpointConfig(Group):
     """Keep the newest this many checkpoints (LoRA files are all kept)."""
     on_error: Literal["continue", "pause"] = "continue"
     """When a checkpoint cannot be written (a full disk): train on and try again, or pause until there is room."""
-
-
-class MemoryConfig(Group):
-    """What fits on the card."""
-
-    dtype: Literal["auto", "bf16", "fp32"] = "auto"
-    """Of the frozen base: `auto` is bf16 on a GPU and fp32 on a CPU."""
-    device: Literal["auto", "cuda", "cpu"] | Annotated[str, Field(pattern=r"^cuda:[0-9]{1,2}$")] = "auto"
-    """Where to train: `cpu`, `cuda:N` (as nvidia-smi counts), or `auto`: the GPU with most room that no run uses."""
-    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
-    """Trade time for memory; `auto` is on for models above one billion parameters."""
 
 
 class SafetyConfig(Group):
@@ -257,6 +234,7 @@ class RunConfig(Group):
     data: DataConfig = DataConfig()
     loss: LossConfig = LossConfig()
     anchors: AnchorConfig = AnchorConfig()
+    base: BaseConfig = BaseConfig()
     lora: LoraConfig = LoraConfig()
     optimization: OptimizationConfig = OptimizationConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -282,6 +260,11 @@ class RunConfig(Group):
             raise ValueError("safety.non_finite_limit has no effect with non_finite 'stop' (remove it)")
         if self.validation.holdout == 0 and self.validation.every != ValidationConfig().every:
             raise ValueError("validation.every has no effect with validation.holdout 0 (hold pictures out)")
+        if self.lora.use_dora and self.memory.quantization in ("int8", "fp8"):
+            raise ValueError(
+                f"lora.use_dora needs the rows of each weight, which memory.quantization {self.memory.quantization!r} "
+                "does not give (use nf4 or none with it)"
+            )
         if self.jitter_scale == 0 and self.anchors.jitter != "uniform":
             raise ValueError("anchors.jitter has no effect with jitter_scale 0 (remove it)")
         return self
@@ -357,7 +340,12 @@ def _absolute(config: RunConfig) -> RunConfig:
     else:
         dataset = sources
     return config.model_copy(
-        update={"model": _resolve_model(config.model), "dataset": dataset, "lora": _resolve_lora(config.lora)}
+        update={
+            "model": _resolve_model(config.model),
+            "dataset": dataset,
+            "lora": _with_file(config.lora, "lora", "init_from"),
+            "base": _with_file(_with_file(config.base, "base", "transformer"), "base", "training_adapter"),
+        }
     )
 
 
@@ -383,6 +371,12 @@ def _resolve_model(model: str) -> str:
         return model
     path = Path(model).expanduser()
     _require_utf8(path.absolute(), "model")
+    if path.is_file():
+        raise _Missing(
+            "model",
+            f"{path}: this is one file (set model to the folder in diffusers layout that has the other parts, and "
+            "base.transformer to this file)",
+        )
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise _Missing(
@@ -397,14 +391,15 @@ def _resolve_model(model: str) -> str:
     raise _Missing("model", f"{path.absolute()}: there is no such folder (give a folder, a hub id, or `tiny`)")
 
 
-def _resolve_lora(config: LoraConfig) -> LoraConfig:
-    if not config.init_from:
-        return config
-    path = Path(config.init_from).expanduser().absolute()
-    _require_utf8(path, "lora.init_from")
+def _with_file(group: GroupType, name: str, key: str) -> GroupType:
+    """The group with the absolute path of the file that `key` names, where it names one."""
+    if not (text := getattr(group, key)):
+        return group
+    path = Path(text).expanduser().absolute()
+    _require_utf8(path, f"{name}.{key}")
     if not path.is_file():
-        raise _Missing("lora.init_from", f"{path}: there is no such file (give a LoRA's .safetensors file)")
-    return config.model_copy(update={"init_from": str(path)})
+        raise _Missing(f"{name}.{key}", f"{path}: there is no such file (give a .safetensors file)")
+    return group.model_copy(update={key: str(path)})
 
 
 def _require_utf8(path: Path, key: str) -> None:

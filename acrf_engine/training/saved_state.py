@@ -52,6 +52,7 @@ class SavedState:
     anchors: list[float]
     config: dict[str, Any]
     dataset: str
+    base: str
     environment: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:

@@ -245,6 +245,7 @@ class Trainer:
             anchors=self.method.anchors_K.tolist(),
             config=self.config.model_dump(mode="json"),
             dataset=self.prepared.dataset.fingerprint,
+            base=self.prepared.base,
             environment=environment(),
         )
 
