@@ -61,6 +61,7 @@ def _tool(argv: list[str]) -> int:
     checking.add_argument("--json", action="store_true")
     checking.add_argument("--set", action="append", default=[], dest="overrides")
     checking.add_argument("--runs", type=Path)
+    checking.add_argument("--vram", type=float, metavar="GIB")
     drawing = tools.add_parser("preview")
     drawing.add_argument("lora", type=Path)
     drawing.add_argument("--model", required=True)
@@ -105,7 +106,8 @@ def _between(low: int, high: int, step: int = 1) -> Callable[[str], int]:
 def _check(args: argparse.Namespace) -> int:
     from acrf_engine.check import check, lines
 
-    config = absolute(load_config(args.config, args.overrides), args.config)
+    card = [] if args.vram is None else [f"memory.vram={args.vram}"]
+    config = absolute(load_config(args.config, [*args.overrides, *card]), args.config)
     report = check(config, str(args.config), args.runs.absolute() if args.runs else default_runs_dir())
     print(json.dumps(dataclasses.asdict(report), indent=1) if args.json else "\n".join(lines(report)))
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import platformdirs
 from acrf_engine.check_data import look_at_data, source_line
 from acrf_engine.check_optimizer import look_at_optimizer
 from acrf_engine.config import RunConfig
+from acrf_engine.model.attention import require_backend
 from acrf_engine.model.layout import Checkpoint, ModelError
+from acrf_engine.model.memory_estimate import estimate
 from acrf_engine.model.targets import choose, require_rank
 from acrf_engine.run.devices import candidates, visible_gpus
 from acrf_engine.run.folder import RunError, list_runs
@@ -25,6 +28,11 @@ from acrf_engine.run.waiting import holders
 from acrf_engine.yaml_source import ConfigError
 
 LEFT_OUT_SHOWN = 100
+ABOVE = {
+    "caching": "caching is above the card's memory: set memory.text_encoder, or lower resolution",
+    "training": "training is above the card's memory: set memory.quantization, or lower resolution or batch_size",
+    "preview": "a preview is above the card's memory and would fail, with training going on: lower resolution",
+}
 
 
 @dataclass
@@ -48,7 +56,15 @@ class Report:
     base_parameters: int = 0
     trainable_parameters: int = 0
     memory: dict[str, int] = field(default_factory=dict)
+    """Parts of what training takes."""
+    memory_phases: dict[str, int] = field(default_factory=dict)
+    """Caching, training and preview: sums of what is on the device together."""
     memory_total: int = 0
+    """The largest phase that the config asks for."""
+    memory_ram: int = 0
+    """Weights that wait in RAM, where they are offloaded."""
+    caption_tokens: int = 0
+    """Of the longest caption, from its letters."""
     device: str = ""
     device_memory: int | None = None
     optimizer: str = ""
@@ -66,7 +82,7 @@ class Report:
 
 def check(config: RunConfig, name: str, runs_dir: Path) -> Report:
     """Look at data, model, memory and disk. Raises ConfigError, DataError or ModelError for what would stop it."""
-    checkpoint = Checkpoint(config.model)
+    checkpoint = Checkpoint.of(config)
     report = Report(name, str(checkpoint.folder))
     report.resolution = checkpoint.native_resolution() if config.resolution == "auto" else config.resolution
     look_at_data(config, report)
@@ -85,51 +101,59 @@ def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -
     shapes = checkpoint.transformer_shapes()
     report.base_parameters = sum(math.prod(shape) for shape in shapes.values())
     linears = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if _is_linear(name, shape)}
-    trained = [linears[name] for name in choose(list(linears), config.lora)]
+    trained = choose(list(linears), config.lora)
     if path := config.lora.init_from:
         tensors = header_of(Path(path)).tensors.items()
         ranks = {entry.shape[0] for name, entry in tensors if (key := parse(name)) is not None and key.part == "down"}
         require_rank(path, ranks, config.network_dim)
-    report.trainable_parameters = sum(config.network_dim * sum(shape) for shape in trained)
+    report.trainable_parameters = sum(config.network_dim * sum(linears[name]) for name in trained)
     if config.lora.use_dora:
-        report.trainable_parameters += sum(shape[0] for shape in trained)
+        report.trainable_parameters += sum(linears[name][0] for name in trained)
 
-    on_gpu = _look_at_device(config.memory.device, report)
+    require_backend(config.memory.attention)
+    on_gpu = _look_at_device(config, report)
     rank = config.network_dim
-    factors: list[tuple[int, ...]] = [pair for out, into in trained for pair in ((rank, into), (out, rank))]
-    factors += [(out,) for out, _ in trained] if config.lora.use_dora else []
+    factors: list[tuple[int, ...]] = []
+    for out, into in (linears[name] for name in trained):
+        factors += [(rank, into), (out, rank), *([(out,)] if config.lora.use_dora else [])]
     found = look_at_optimizer(config, on_gpu, factors, report.steps)
     report.optimizer, report.rate, report.optimizer_state = found.name, found.rate, found.state_bytes
     report.notes += found.notes
-    half = config.memory.dtype == "bf16" or (config.memory.dtype == "auto" and on_gpu)
-    width = 2 if half else 4
-    shape = checkpoint.part_config("transformer")
-    dim, layers = int(shape.get("dim", 3840)), int(shape.get("n_layers", 30))
-    side = max([report.resolution, *(side for source in report.sources for side in source.get("resolutions", []))])
-    tokens = config.batch_size * (side // 16) ** 2
-    wanted = config.memory.gradient_checkpointing
-    checkpointing = wanted == "on" or (wanted == "auto" and report.base_parameters > 1e9)
-    # Per token and layer roughly 34 values are kept for backward; with checkpointing one, and one layer in full.
-    kept = tokens * dim * (layers + 34 if checkpointing else 34 * layers)
-    report.memory = {
-        "base weights": report.base_parameters * width,
-        "LoRA and gradients": report.trainable_parameters * 8,
-        "optimizer": report.optimizer_state,
-        "activations (rough)": kept * width,
-    }
-    if config.optimization.ema_decay:
-        report.memory["moving average"] = report.trainable_parameters * 4
-    report.memory_total = sum(report.memory.values())
-    if report.device_memory is not None and report.memory_total > report.device_memory:
-        report.notes.append("the estimate is above the card's memory: lower resolution or batch_size")
+    memory = estimate(
+        config,
+        checkpoint,
+        trained,
+        on_gpu=on_gpu,
+        optimizer_state=report.optimizer_state,
+        picture=_largest(report),
+        caption_tokens=report.caption_tokens,
+    )
+    report.memory, report.memory_phases, report.memory_ram = memory.parts, memory.phases, memory.ram
+    needed = {name: size for name, size in memory.phases.items() if name != "preview" or config.preview.every}
+    report.memory_total = max(needed.values())
+    card = report.device_memory
+    for name, size in memory.phases.items():
+        if card is not None and size > card:
+            report.notes.append(f"{ABOVE[name]} ({size / 2**30:.1f} of {card / 2**30:.1f} GiB)")
+
+
+def _largest(report: Report) -> tuple[int, int]:
+    """Sides of the largest bucket, in pixels."""
+    sizes = [tuple(map(int, name.split("x"))) for name in report.buckets] or [(report.resolution, report.resolution)]
+    width, height = max(sizes, key=math.prod)
+    return width, height
 
 
 def _is_linear(name: str, shape: tuple[int, ...]) -> bool:
     return name.endswith(".weight") and len(shape) == 2
 
 
-def _look_at_device(wanted: str, report: Report) -> bool:
-    """The device that the run would get, and who is on it. Returns whether it is a GPU."""
+def _look_at_device(config: RunConfig, report: Report) -> bool:
+    """The device that the run would get, and who is on it. Returns whether it is a GPU.
+
+    With `memory.vram` a card of that size is looked at, be it here or not.
+    """
+    wanted, vram = config.memory.device, config.memory.vram
     gpus = visible_gpus(GpuReader())
     if wanted == "cuda" and not gpus:
         raise ModelError("memory.device: cuda is asked for, but there is no GPU here (use auto or cpu)")
@@ -137,11 +161,16 @@ def _look_at_device(wanted: str, report: Report) -> bool:
         allowed = candidates(wanted, gpus)
     except RunError as error:
         raise ModelError(str(error)) from None
-    if not allowed:
-        report.device = "CPU"
-        return False
+    if not allowed and vram is None:
+        report.device = "MPS" if wanted == "mps" else "CPU"
+        return wanted == "mps"
+    if not allowed and vram is not None:
+        report.device, report.device_memory = f"a card of {vram:g} GiB (there is none here)", int(vram * 2**30)
+        return True
     gpu = next((gpu for gpu in allowed if not holders(gpu.uuid)), allowed[0])
     report.device, report.device_memory = gpu.title, gpu.memory_total
+    if vram is not None:
+        report.device_memory = min(int(vram * 2**30), gpu.memory_total or sys.maxsize)
     if busy := holders(gpu.uuid):
         report.notes.append(f"{gpu.title} is used by run {busy[0]}: a run started now waits for it")
     elif gpu.others:
@@ -201,8 +230,10 @@ def lines(report: Report) -> list[str]:
         ("device", report.device + (f", {gib(report.device_memory)}" if report.device_memory else "")),
         (
             "memory",
-            f"about {gib(report.memory_total)}: " + ", ".join(f"{k} {gib(v)}" for k, v in report.memory.items()),
+            f"about {gib(report.memory_total)}: {', '.join(f'{k} {gib(v)}' for k, v in report.memory_phases.items())}",
         ),
+        ("training", ", ".join(f"{k} {gib(v)}" for k, v in report.memory.items())),
+        *([("RAM", f"{gib(report.memory_ram)} of offloaded weights")] if report.memory_ram else []),
         ("disk", f"about {gib(report.disk_needed)} of {gib(report.disk_free)} free"),
         ("time", _time(report)),
         *([("trackers", ", ".join(report.trackers))] if report.trackers else []),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from acrf_engine.check import Report
 
 MOST_NAMES = 20
+TOKEN_LETTERS, TEMPLATE_TOKENS = 3, 16
+"""Fewest letters of a caption that a token stands for, on average, and tokens of the chat template around it."""
 
 
 def look_at_data(config: RunConfig, report: Report) -> None:
@@ -29,6 +31,8 @@ def look_at_data(config: RunConfig, report: Report) -> None:
     report.uncaptioned = [printable(p.path.name) for p in found.pictures if not p.has_caption_file][:MOST_NAMES]
     report.left_out = [{"path": printable(item.path), "reason": item.reason} for item in found.rejected]
     report.notes += found.notices
+    letters = max((len(picture.caption) for picture in found.pictures), default=0)
+    report.caption_tokens = letters // TOKEN_LETTERS + TEMPLATE_TOKENS
     held_out = holdout.choose(found.pictures, config.validation.holdout, config.seed)
     report.held_out = len(held_out)
     examples = placed(found.pictures, report.resolution, config.data.upscale)

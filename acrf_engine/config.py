@@ -25,6 +25,7 @@ from acrf_engine.data_config import DataConfig, RegularisationConfig
 from acrf_engine.data_config import DatasetSource as DatasetSource
 from acrf_engine.logging_config import LoggingConfig
 from acrf_engine.lora_config import LoraConfig
+from acrf_engine.memory_config import BaseConfig, MemoryConfig
 from acrf_engine.optimizer_config import (
     OptimizationConfig,
     OptimizerName,
@@ -105,17 +106,6 @@ class CheckpointConfig(Group):
     """When a checkpoint cannot be written (a full disk): train on and try again, or pause until there is room."""
 
 
-class MemoryConfig(Group):
-    """What fits on the card."""
-
-    dtype: Literal["auto", "bf16", "fp32"] = "auto"
-    """Of the frozen base: `auto` is bf16 on a GPU and fp32 on a CPU."""
-    device: Literal["auto", "cuda", "cpu"] | Annotated[str, Field(pattern=r"^cuda:[0-9]{1,2}$")] = "auto"
-    """Where to train: `cpu`, `cuda:N` (as nvidia-smi counts), or `auto`: the GPU with most room that no run uses."""
-    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
-    """Trade time for memory; `auto` is on for models above one billion parameters."""
-
-
 class SafetyConfig(Group):
     """What to do when a loss or gradient is NaN or infinite; no update is ever made from such a step."""
 
@@ -174,6 +164,7 @@ class RunConfig(Group):
     regularisation: RegularisationConfig = RegularisationConfig()
     loss: LossConfig = LossConfig()
     anchors: AnchorConfig = AnchorConfig()
+    base: BaseConfig = BaseConfig()
     lora: LoraConfig = LoraConfig()
     optimization: OptimizationConfig = OptimizationConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -203,6 +194,11 @@ class RunConfig(Group):
             raise ValueError("validation.keep_best has no effect with validation.holdout 0 (remove it)")
         if isinstance(self.dataset, list) and not self.dataset:
             raise ValueError("dataset: the list is empty (name the folder that holds your pictures)")
+        if self.lora.use_dora and self.memory.quantization in ("int8", "fp8"):
+            raise ValueError(
+                f"lora.use_dora needs the rows of each weight, which memory.quantization {self.memory.quantization!r} "
+                "does not give (use nf4 or none with it)"
+            )
         if self.jitter_scale == 0 and self.anchors.jitter != "uniform":
             raise ValueError("anchors.jitter has no effect with jitter_scale 0 (remove it)")
         return self

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from acrf_engine.config_group import Group
 from acrf_engine.data_config import PICTURE_SUFFIXES, DatasetSource
-from acrf_engine.lora_config import LoraConfig
 from acrf_engine.optimizer_config import missing_package
 from acrf_engine.paths import shown_if_not_utf8
 
@@ -18,6 +18,7 @@ TINY_MODEL = "tiny"
 DEMO_DATASET = "demo"
 ASSETS = Path(__file__).parent / "assets"
 MASKS_IN_ALPHA = "alpha"
+GroupType = TypeVar("GroupType", bound=Group)
 
 
 class Missing(Exception):
@@ -65,7 +66,8 @@ def resolved(config: RunConfig) -> RunConfig:
             "model": _resolve_model(config.model),
             "dataset": dataset,
             "regularisation": regularisation,
-            "lora": _resolve_lora(config.lora),
+            "lora": _with_file(config.lora, "lora", "init_from"),
+            "base": _with_file(_with_file(config.base, "base", "transformer"), "base", "training_adapter"),
         }
     )
 
@@ -92,6 +94,12 @@ def _resolve_model(model: str) -> str:
         return model
     path = Path(model).expanduser()
     _require_utf8(path.absolute(), "model")
+    if path.is_file():
+        raise Missing(
+            "model",
+            f"{path}: this is one file (set model to the folder in diffusers layout that has the other parts, and "
+            "base.transformer to this file)",
+        )
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise Missing(
@@ -106,14 +114,15 @@ def _resolve_model(model: str) -> str:
     raise Missing("model", f"{path.absolute()}: there is no such folder (give a folder, a hub id, or `tiny`)")
 
 
-def _resolve_lora(config: LoraConfig) -> LoraConfig:
-    if not config.init_from:
-        return config
-    path = Path(config.init_from).expanduser().absolute()
-    _require_utf8(path, "lora.init_from")
+def _with_file(group: GroupType, name: str, key: str) -> GroupType:
+    """The group with the absolute path of the file that `key` names, where it names one."""
+    if not (text := getattr(group, key)):
+        return group
+    path = Path(text).expanduser().absolute()
+    _require_utf8(path, f"{name}.{key}")
     if not path.is_file():
-        raise Missing("lora.init_from", f"{path}: there is no such file (give a LoRA's .safetensors file)")
-    return config.model_copy(update={"init_from": str(path)})
+        raise Missing(f"{name}.{key}", f"{path}: there is no such file (give a .safetensors file)")
+    return group.model_copy(update={key: str(path)})
 
 
 def _require_utf8(path: Path, key: str) -> None:

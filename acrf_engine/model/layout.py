@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.config import model_folder
+from acrf_engine.config import RunConfig, model_folder
+from acrf_engine.model.single_file import as_in_diffusers
 from acrf_engine.run.tensor_header import Header, HeaderError, read_header
 
 SAMPLE_BYTES = 1 << 20
@@ -18,27 +19,56 @@ class ModelError(Exception):
     """The model cannot be used; the message names the folder or file and what is expected."""
 
 
+WEIGHTS = "*.safetensors"
+LAYOUT = {
+    "transformer": ("config.json", WEIGHTS),
+    "vae": ("config.json", WEIGHTS),
+    "text_encoder": ("config.json", WEIGHTS),
+    "tokenizer": ("tokenizer_config.json",),
+    "scheduler": ("scheduler_config.json",),
+}
+"""The diffusers layout: what each part's folder must hold."""
+
+
 class Checkpoint:
     """A checkpoint in diffusers layout, nothing loaded yet.
 
     Args:
         model: `tiny`, a folder, or a hub id (downloaded by huggingface_hub, safetensors only).
+        transformer: a .safetensors file in the place of the weights in transformer/; its config.json is still read.
 
     Raises:
-        ModelError: where a part is missing.
+        ModelError: where a part is missing; all that is missing is named at once.
     """
 
-    PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
-
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, transformer: str = "") -> None:
         self.name = model
         self.folder = model_folder(model) or _download(model)
-        missing = [part for part in self.PARTS if not (self.folder / part).is_dir()]
-        if missing:
+        self.single_file = Path(transformer) if transformer else None
+        if missing := self._missing():
+            expected = ", ".join(f"{part}/ ({', '.join(files)})" for part, files in LAYOUT.items())
             raise ModelError(
-                f"{self.folder}: model: {', '.join(missing)} missing (expected the diffusers layout: "
-                f"model_index.json, {', '.join(f'{part}/' for part in self.PARTS)})"
+                f"{self.folder}: model: {', '.join(missing)} missing (expected the diffusers layout: model_index.json, "
+                f"{expected})"
             )
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Checkpoint:
+        """What a run trains on."""
+        return cls(config.model, config.base.transformer)
+
+    def _missing(self) -> list[str]:
+        missing = []
+        for part, files in LAYOUT.items():
+            place = self.folder / part
+            if not place.is_dir():
+                missing.append(f"{part}/")
+                continue
+            wanted = [name for name in files if not (part == "transformer" and self.single_file and name == WEIGHTS)]
+            missing += [f"{part}/{name}" for name in wanted if not any(place.glob(name))]
+            if WEIGHTS in wanted:
+                missing += [f"{part}/{name}" for name in _shards(place) if not (place / name).is_file()]
+        return missing
 
     def part_config(self, part: str) -> dict[str, Any]:
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
@@ -56,15 +86,30 @@ class Checkpoint:
 
     def transformer_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor of the transformer, read from the headers of its safetensors files."""
+        headers = [read_named(self.single_file)] if self.single_file else transformer_files(self.folder).values()
+        shapes = {name: entry.shape for header in headers for name, entry in header.tensors.items()}
+        return as_in_diffusers(shapes) if self.single_file else shapes
+
+    def part_shapes(self, part: str) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor of VAE or text encoder, by the headers of its files."""
         return {
             name: entry.shape
-            for header in transformer_files(self.folder).values()
-            for name, entry in header.tensors.items()
+            for path in sorted((self.folder / part).glob(WEIGHTS))
+            for name, entry in read_named(path).tensors.items()
         }
 
-    def encoders_fingerprint(self) -> str:
-        """A hash of what latents and caption embeddings depend on: VAE, text encoder and tokenizer."""
+    def transformer_fingerprint(self) -> str:
+        """A hash of the frozen weights and their config."""
         digest = hashlib.sha256()
+        folder = self.folder / "transformer"
+        weights = [self.single_file] if self.single_file else sorted(folder.glob(WEIGHTS))
+        for path in [folder / "config.json", *weights]:
+            digest.update(hash_file(path))
+        return digest.hexdigest()
+
+    def encoders_fingerprint(self, text_encoder: str = "none") -> str:
+        """A hash of what latents and caption embeddings depend on: VAE, tokenizer, text encoder and its storage."""
+        digest = hashlib.sha256(b"" if text_encoder == "none" else text_encoder.encode())
         for part in ("vae", "text_encoder", "tokenizer"):
             for path in sorted((self.folder / part).rglob("*")):
                 if path.is_file():
@@ -92,17 +137,31 @@ def transformer_files(folder: Path) -> dict[Path, Header]:
     files = sorted((folder / "transformer").glob("*.safetensors"))
     if not files:
         raise ModelError(f"{folder / 'transformer'}: model: no .safetensors file in this folder")
-    headers = {}
-    for path in files:
+    return {path: read_named(path) for path in files}
+
+
+def read_named(path: Path) -> Header:
+    """The header of a safetensors file. Raises ModelError naming the file."""
+    try:
+        return read_header(path)
+    except (HeaderError, OSError) as error:
+        raise ModelError(f"{path}: model: not a readable safetensors file ({error})") from None
+
+
+def _shards(folder: Path) -> list[str]:
+    """The weight files that a part's index names; none where it has no index."""
+    names: set[str] = set()
+    for index in folder.glob("*.safetensors.index.json"):
         try:
-            headers[path] = read_header(path)
-        except (HeaderError, OSError) as error:
-            raise ModelError(f"{path}: model: not a readable safetensors file ({error})") from None
-    return headers
+            names.update(map(str, json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ModelError(f"{index}: model: cannot be read ({error})") from None
+    return sorted(names)
 
 
 def _download(model: str) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     try:
         return Path(
@@ -114,4 +173,7 @@ def _download(model: str) -> Path:
         )
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{model}: model: cannot be fetched from the hub ({reason}); give a local folder") from error
+        raise ModelError(
+            f"{model}: model: is not whole in the cache {HF_HUB_CACHE}, and cannot be fetched from the hub ({reason}); "
+            f"download it where there is a network (`hf download {model}`), or give a local folder"
+        ) from error

@@ -18,6 +18,7 @@ from acrf_engine.model.targets import refuse_forbidden as refuse_forbidden
 from acrf_engine.randomness import seed_for
 
 ADAPTER = "default"
+TRAINING_ADAPTER = "training_adapter"
 PARAMETER = re.compile(rf"(.+)\.(lora_A|lora_B|lora_magnitude_vector)\.{ADAPTER}\.weight")
 PARTS = {
     "lora_A": "lora_A.weight",
@@ -72,7 +73,7 @@ def inject(
         inject_adapter_in_model(config, transformer, ADAPTER)
     trainable = []
     for name, parameter in transformer.named_parameters():
-        parameter.requires_grad_("lora_" in name)
+        parameter.requires_grad_(".lora_" in name)
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
             trainable.append(parameter)
@@ -136,12 +137,15 @@ def load_weights(transformer: nn.Module, tensors: dict[str, Tensor]) -> None:
         current[name].copy_(value)
 
 
-def set_active(transformer: nn.Module, active: bool) -> None:
-    """Turn the LoRA on or off without touching its weights."""
+def set_active(transformer: nn.Module, active: bool, *, training: bool = False) -> None:
+    """Turn the LoRA on or off without touching its weights; `training`: a training adapter too, if there is one."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for module in transformer.modules():
         if isinstance(module, BaseTunerLayer):
             module.enable_adapters(active)
             if active:
-                module.set_adapter([ADAPTER])
+                module.set_adapter([ADAPTER, TRAINING_ADAPTER] if training else [ADAPTER])
+    for name, parameter in transformer.named_parameters():
+        if f".{TRAINING_ADAPTER}." in name:
+            parameter.requires_grad_(False)

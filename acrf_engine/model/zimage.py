@@ -7,7 +7,6 @@ x0 - noise, so the velocity is its negative.
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from acrf_engine.memory_config import MemoryConfig
+from acrf_engine.model import quantise
+from acrf_engine.model.attention import use_backend
 from acrf_engine.model.layout import Checkpoint, ModelError
+from acrf_engine.model.offload import offload_base
 
 LATENT_FACTOR = 8
+COMPUTED_IN = "x_pad_token"
+"""A tensor that no quantisation touches."""
 
 
 def load_scheduler(checkpoint: Checkpoint) -> Any:
@@ -28,14 +33,31 @@ def load_scheduler(checkpoint: Checkpoint) -> Any:
         return FlowMatchEulerDiscreteScheduler.from_pretrained(str(checkpoint.folder / "scheduler"))
 
 
-def load_transformer(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """The frozen transformer in `dtype` on `device`. Raises ModelError."""
+def load_transformer(
+    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, memory: MemoryConfig | None = None
+) -> nn.Module:
+    """The frozen transformer, computing in `dtype` on `device`, stored as `memory` says. Raises ModelError."""
     from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 
-    folder = checkpoint.folder / "transformer"
-    with _named_errors(folder):
-        model = ZImageTransformer2DModel.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
+    memory = memory or MemoryConfig()
+    place = checkpoint.single_file or checkpoint.folder / "transformer"
+    settings: Any = quantise.base_settings(memory.quantization, dtype)
+    wanted: dict[str, Any] = {"dtype": dtype} if settings is None else {"dtype": dtype, "quantization_config": settings}
+    with _named_errors(place), quantise.quantising(device):
+        if checkpoint.single_file is None:
+            model = ZImageTransformer2DModel.from_pretrained(str(place), use_safetensors=True, **wanted)
+        else:
+            folder = str(checkpoint.folder / "transformer")
+            model = ZImageTransformer2DModel.from_single_file(
+                str(place), config=folder, local_files_only=True, **wanted
+            )
     model.requires_grad_(False)
+    use_backend(model, memory.attention)
+    if memory.quantization == "fp8":
+        quantise.store_in_fp8(model, dtype)
+    if memory.offload:
+        offload_base(model, device)
+        return model.eval()
     return model.to(device).eval()
 
 
@@ -52,16 +74,23 @@ def load_vae(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype = 
 class Encoders:
     """VAE encoder and text encoder, in memory only while a data set is cached (an `acrf_engine.data.cache.Encoder`)."""
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, text_encoder: str = "none"
+    ) -> None:
         from diffusers.pipelines.z_image.pipeline_z_image import ZImagePipeline
         from transformers import AutoModel, AutoTokenizer
 
-        self.fingerprint = checkpoint.encoders_fingerprint()
+        self.fingerprint = checkpoint.encoders_fingerprint(text_encoder)
         self._device = device
         self._vae = load_vae(checkpoint, device)
-        with _named_errors(checkpoint.folder / "text_encoder"):
-            text_encoder = AutoModel.from_pretrained(
-                str(checkpoint.folder / "text_encoder"), dtype=dtype, use_safetensors=True
+        settings = quantise.text_encoder_settings(text_encoder, dtype)
+        with _named_errors(checkpoint.folder / "text_encoder"), quantise.quantising(device):
+            encoder = AutoModel.from_pretrained(
+                str(checkpoint.folder / "text_encoder"),
+                dtype=dtype,
+                use_safetensors=True,
+                quantization_config=settings,
+                device_map=None if settings is None else {"": str(device)},
             )
         with _named_errors(checkpoint.folder / "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(str(checkpoint.folder / "tokenizer"))
@@ -69,7 +98,7 @@ class Encoders:
         self._pipeline = ZImagePipeline(
             scheduler=None,
             vae=None,
-            text_encoder=text_encoder.requires_grad_(False).to(device).eval(),
+            text_encoder=(encoder.requires_grad_(False).to(device) if settings is None else encoder).eval(),
             tokenizer=tokenizer,
             transformer=None,
         )
@@ -102,37 +131,14 @@ def velocity(transformer: nn.Module, x_BCHW: Tensor, sigma_B: Tensor, captions: 
 
 
 def base_dtype(transformer: nn.Module) -> torch.dtype:
-    """dtype of the frozen base, whatever the LoRA's own is."""
-    return next(parameter.dtype for parameter in transformer.parameters() if not parameter.requires_grad)
-
-
-def choose_device(wanted: str) -> torch.device:
-    """The training device of `memory.device`. Raises ModelError where a GPU is asked for and there is none."""
-    available = torch.cuda.is_available()
-    if wanted.startswith("cuda") and not available:
-        raise ModelError(f"memory.device: {wanted} is asked for, but torch sees no GPU here (use auto or cpu)")
-    # Of `cuda:N` the supervisor has made the only card that this process sees.
-    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
-
-
-def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """dtype of the frozen base: `auto` is bf16 on a GPU and fp32 on a CPU."""
-    if wanted == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return {"bf16": torch.bfloat16, "fp32": torch.float32}[wanted]
-
-
-def free_memory() -> None:
-    """Give back what dropped models held."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    """In what the frozen base computes, whatever it is stored in and whatever the LoRA's own dtype is."""
+    return next(value.dtype for name, value in transformer.named_parameters() if name.endswith(COMPUTED_IN))
 
 
 @contextlib.contextmanager
 def _named_errors(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise ModelError(f"{folder}: model: cannot be loaded ({reason})") from error

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
+from acrf_engine.model.device import choose_device, choose_dtype
 from acrf_engine.model.errors import LoraError
 from acrf_engine.model.layout import Checkpoint
 from acrf_engine.model.tensor_file import read
-from acrf_engine.model.zimage import choose_device, choose_dtype
 from acrf_engine.preview.sampling import save_picture
 
 

@@ -39,7 +39,7 @@ def sample(
     )
     pipeline.set_progress_bar_config(disable=True)
     width, height = side
-    device = next(transformer.parameters()).device
+    device = pipeline._execution_device  # offloaded weights wait elsewhere
     images = pipeline(
         prompt_embeds=[caption_LD.to(device=device, dtype=base_dtype(transformer))],
         num_inference_steps=steps,

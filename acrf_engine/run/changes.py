@@ -13,8 +13,8 @@ from acrf_engine.run.telemetry import TelemetryReader
 
 FREE_AFTER_START = (
     "epochs", "steps", "checkpoint", "preview", "logging", "safety", "restarts", "hang_timeout", "on_finish",
-    "on_failure", "memory.device", "data.num_workers", "validation.every",
-    "validation.keep_best",
+    "on_failure", "memory.device", "memory.vram", "memory.offload", "memory.gradient_checkpointing",
+    "data.num_workers", "validation.every", "validation.keep_best",
 )  # fmt: skip
 """Config keys, or groups of them, that may differ when a run is resumed; the live settings may differ too."""
 

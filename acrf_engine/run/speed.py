@@ -23,6 +23,11 @@ SHAPING = (
     "lora.refiners",
     "memory.dtype",
     "memory.gradient_checkpointing",
+    "memory.quantization",
+    "memory.offload",
+    "memory.compile",
+    "memory.attention",
+    "base.training_adapter",
     "data.num_workers",
 )
 """Keys on which the time of a step depends; the resolution is compared in pixels."""

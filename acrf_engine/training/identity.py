@@ -37,6 +37,11 @@ def require_same_run(saved: Saved, config: RunConfig, folder: RunFolder, prepare
         raise MismatchError(
             f"{what} changed since {name}; a resumed run must see the same data (restore them, or start a new run)"
         )
+    if state.base != prepared.base:
+        raise MismatchError(
+            f"the frozen weights changed since {name}: the transformer's files or the training adapter are others "
+            "(bring the former ones back, or start a new run)"
+        )
     if state.anchors != prepared.method.anchors_K.tolist():
         raise MismatchError(
             f"the anchors changed since {name}: the model's scheduler, or the installed diffusers, is another "

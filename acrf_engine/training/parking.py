@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from acrf_engine.model.zimage import free_memory
+from acrf_engine.model.device import free_memory
 from acrf_engine.training.trainer import Trainer
 
 

@@ -7,7 +7,7 @@ import torch
 from acrf_engine.lora_config import LoraConfig
 from acrf_engine.protocol import Memory, Plan
 from acrf_engine.training.identity import environment
-from acrf_engine.training.preparation import count_parameters
+from acrf_engine.training.preparation import base_parameters, count_parameters
 from acrf_engine.training.trainer import Trainer
 
 
@@ -31,7 +31,7 @@ def plan_event(trainer: Trainer) -> Plan:
         weighting=config.loss.weighting,
         jitter_scale=trainer.settings.jitter_scale,
         trainable_parameters=trainable,
-        base_parameters=count_parameters(prepared.transformer.parameters()) - trainable,
+        base_parameters=base_parameters(prepared.checkpoint),
         lora_modules=len(prepared.modules),
         rank=config.network_dim,
         alpha=config.network_alpha,

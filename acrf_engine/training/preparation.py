@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,24 +23,20 @@ from acrf_engine.method.anchors import pipeline_anchors, scheduler_anchors
 from acrf_engine.method.losses import Lambdas
 from acrf_engine.method.sampling import Deck
 from acrf_engine.method.step import Method
-from acrf_engine.model.layout import Checkpoint
+from acrf_engine.model.compiling import compile_blocks
+from acrf_engine.model.device import choose_device, choose_dtype, free_memory, hold_to, slow_dtype
+from acrf_engine.model.layout import Checkpoint, hash_file
 from acrf_engine.model.lora import inject, target_modules
+from acrf_engine.model.offload import bring
+from acrf_engine.model.recompute import recompute_blocks
 from acrf_engine.model.start import start_from
-from acrf_engine.model.zimage import (
-    LATENT_FACTOR,
-    Encoders,
-    choose_device,
-    choose_dtype,
-    free_memory,
-    load_scheduler,
-    load_transformer,
-)
+from acrf_engine.model.training_adapter import attach
+from acrf_engine.model.zimage import LATENT_FACTOR, Encoders, load_scheduler, load_transformer
 from acrf_engine.protocol import Event, Progress, WarningEvent
 from acrf_engine.randomness import seed_for
 from acrf_engine.run.wire import clip_text
 from acrf_engine.training.optim import require_usable
 
-LARGE_MODEL = 1_000_000_000
 LEFT_OUT_SHOWN = 100
 Report = Callable[[Event], None]
 Pulse = Callable[[], None]
@@ -62,6 +60,8 @@ class Prepared:
     dtype: torch.dtype
     resolution: int
     prompts: list[str]
+    base: str
+    """Fingerprint of the frozen weights, training adapter included."""
 
 
 def prepare(config: RunConfig, report: Report, pulse: Pulse, *, fresh: bool = True) -> Prepared:
@@ -75,17 +75,26 @@ def prepare(config: RunConfig, report: Report, pulse: Pulse, *, fresh: bool = Tr
     device = choose_device(config.memory.device)
     dtype = choose_dtype(config.memory.dtype, device)
     require_usable(config, device)
-    checkpoint = Checkpoint(config.model)
+    hold_to(config.memory.vram, device)
+    if slow := slow_dtype(dtype, device):
+        report(WarningEvent(slow))
+    checkpoint = Checkpoint.of(config)
     resolution = checkpoint.native_resolution() if config.resolution == "auto" else config.resolution
     dataset, held_out, prompts = cache_data(config, checkpoint, resolution, device, dtype, report, pulse)
     free_memory()
 
     report(Progress("loading", 0, 0, "loading the transformer"))
     pulse()
-    transformer = load_transformer(checkpoint, dtype, device)
+    transformer = load_transformer(checkpoint, dtype, device, config.memory)
     modules, trainable = _add_lora(config, transformer, fresh)
-    if _checkpoints_gradients(config, transformer):
-        transformer.enable_gradient_checkpointing()  # type: ignore[operator]  # typed as a Tensor by nn.Module
+    if config.base.training_adapter:
+        attach(transformer, Path(config.base.training_adapter), dtype)
+    if config.memory.offload:
+        bring([value for name, value in transformer.named_parameters() if ".lora_" in name], device)
+    recompute_blocks(transformer, config.memory, base_parameters(checkpoint))
+    if config.memory.compile:
+        report(Progress("loading", 0, 0, "the blocks are compiled at the first step"))
+        compile_blocks(transformer)
     plan = BatchPlan(
         [example.bucket for example in dataset.examples],
         [example.picture.repeats for example in dataset.examples],
@@ -107,6 +116,7 @@ def prepare(config: RunConfig, report: Report, pulse: Pulse, *, fresh: bool = Tr
         dtype,
         resolution,
         prompts,
+        base_fingerprint(config, checkpoint),
     )
 
 
@@ -144,8 +154,8 @@ def cache_data(
     dataset = fill(
         found,
         resolution,
-        lambda: Encoders(checkpoint, device, dtype),
-        checkpoint.encoders_fingerprint(),
+        lambda: Encoders(checkpoint, device, dtype, config.memory.text_encoder),
+        checkpoint.encoders_fingerprint(config.memory.text_encoder),
         Cache(platformdirs.user_cache_path("acrf-tui") / "data"),
         progress("caching"),
         prompts,
@@ -199,16 +209,22 @@ def _add_lora(config: RunConfig, transformer: nn.Module, fresh: bool) -> tuple[l
     return modules, trainable
 
 
+def base_parameters(checkpoint: Checkpoint) -> int:
+    """How many weights the frozen transformer has, in however many bits each is stored."""
+    return sum(math.prod(shape) for shape in checkpoint.transformer_shapes().values())
+
+
+def base_fingerprint(config: RunConfig, checkpoint: Checkpoint) -> str:
+    """A hash of everything frozen that a step computes with: the transformer, and the training adapter."""
+    adapter = config.base.training_adapter
+    digest = hashlib.sha256(checkpoint.transformer_fingerprint().encode())
+    digest.update(hash_file(Path(adapter)) if adapter else b"")
+    return digest.hexdigest()
+
+
 def count_parameters(parameters: list[nn.Parameter] | Any) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
 def to_device(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
     return [tensor.to(device, non_blocking=True) for tensor in tensors]
-
-
-def _checkpoints_gradients(config: RunConfig, transformer: nn.Module) -> bool:
-    wanted = config.memory.gradient_checkpointing
-    if wanted == "auto":
-        return count_parameters(transformer.parameters()) > LARGE_MODEL
-    return wanted == "on"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from acrf_engine.model import lora
-from acrf_engine.model.zimage import free_memory, load_vae
+from acrf_engine.model.device import free_memory
+from acrf_engine.model.zimage import load_vae
 from acrf_engine.preview.sampling import sample, save_picture
 from acrf_engine.protocol import Preview
 from acrf_engine.run.wire import clip_text
@@ -53,7 +54,7 @@ def draw_previews(trainer: Trainer) -> list[Preview]:
                 )
             )
     finally:
-        lora.set_active(prepared.transformer, True)
+        lora.set_active(prepared.transformer, True, training=True)
         prepared.transformer.train()
         del vae
         free_memory()

@@ -8,21 +8,24 @@ then pauses the run with advice.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 import torch
 
 from acrf_engine.config import SafetyConfig
-from acrf_engine.model.zimage import free_memory
+from acrf_engine.model.compiling import compile_errors, is_compiled, run_uncompiled
+from acrf_engine.model.device import free_memory
 from acrf_engine.protocol import Event, Step, WarningEvent
+from acrf_engine.run.wire import clip_text
 from acrf_engine.training.plan import plan_event
 from acrf_engine.training.trainer import NonFinite, Trainer
 
 log = logging.getLogger("acrf.recovery")
 
 OUT_OF_MEMORY_ADVICE = (
-    "the GPU is out of memory: lower resolution or batch_size, turn memory.gradient_checkpointing on, or free the card "
-    "and press space to try again"
+    "the GPU is out of memory: lower resolution or batch_size, turn memory.gradient_checkpointing on, set "
+    "memory.quantization, or free the card and press space to try again"
 )
 
 
@@ -38,6 +41,7 @@ class Recovery:
         self._safety = safety
         self._report = report
         self._in_a_row = 0
+        self._timed = False
 
     def step(self) -> Step | None:
         """A step, or None where it was skipped or rolled back.
@@ -52,16 +56,39 @@ class Recovery:
         self._in_a_row = 0
         return taken
 
+    def _compiled(self) -> Step:
+        """A step; where its blocks cannot be compiled, the run goes on without, and says so."""
+        transformer, began = self._trainer.prepared.transformer, time.perf_counter()
+        if self._timed or not is_compiled(transformer):
+            return self._trainer.train_step()
+        try:
+            taken = self._trainer.train_step()
+        except compile_errors() as error:
+            log.exception("torch.compile")
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            message = f"the blocks cannot be compiled, and run as they are from here on: {reason.strip()}"
+            self._report(WarningEvent(clip_text(message), self._trainer.step))
+        else:
+            self._timed = True
+            seconds = time.perf_counter() - began
+            message = f"the first step took {seconds:.1f} s, in which the blocks were compiled"
+            self._report(WarningEvent(message, taken.step))
+            return taken
+        # Outside the handler: the traceback would keep the failed step's tensors alive.
+        run_uncompiled(transformer)
+        self._trainer.forget_gradients()
+        return self._trainer.train_step()
+
     def _with_memory(self) -> Step:
         try:
-            return self._trainer.train_step()
+            return self._compiled()
         except torch.OutOfMemoryError:
             log.warning("out of memory at step %s, trying once more", self._trainer.step + 1, exc_info=True)
         # Outside the handler: the traceback would keep the failed step's tensors alive.
         self._trainer.forget_gradients()
         free_memory()
         try:
-            return self._trainer.train_step()
+            return self._compiled()
         except torch.OutOfMemoryError:
             log.exception("out of memory at step %s again", self._trainer.step + 1)
         self._trainer.forget_gradients()

@@ -52,6 +52,7 @@ class SavedState:
     anchors: list[float]
     config: dict[str, Any]
     dataset: str
+    base: str
     environment: dict[str, str]
     dataset_parts: dict[str, str] = field(default_factory=dict)
 

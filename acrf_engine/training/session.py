@@ -203,6 +203,9 @@ class Session:
     def _free_vram(self, command: Command) -> None:
         if self.trainer.prepared.device.type != "cuda":
             self.acknowledge(command, "this run trains on the CPU: there is no VRAM to free", ok=False)
+        elif self.trainer.config.memory.offload:
+            message = "memory.offload keeps the base in RAM already: there is little VRAM to give back"
+            self.acknowledge(command, message, ok=False)
         elif not self.paused:
             self.acknowledge(command, "pause first: VRAM can be given back only while paused", ok=False)
         elif self.parked:

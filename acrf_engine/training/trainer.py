@@ -267,6 +267,7 @@ class Trainer:
             config=self.config.model_dump(mode="json"),
             dataset=self.prepared.dataset.fingerprint,
             dataset_parts=dict(self.prepared.dataset.parts),
+            base=self.prepared.base,
             environment=environment(self.config.optimizer),
         )
 

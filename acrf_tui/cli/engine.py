@@ -15,6 +15,7 @@ def check(args: argparse.Namespace) -> int:
     command += ["--json"] if args.json else []
     for override in args.overrides:
         command += ["--set", override]
+    command += [] if args.vram is None else ["--vram", str(args.vram)]
     return run_engine([*command, "--runs", str(runs_dir_of(args))])
 
 

@@ -97,6 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="what a config will do and whether it can; trains nothing")
     check.add_argument("config", type=Path)
     check.add_argument("--json", action="store_true")
+    check.add_argument("--vram", type=float, metavar="GIB", help="estimate for a card of so much memory")
     check.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     _runs_option(check)
     check.set_defaults(handler=engine.check)
