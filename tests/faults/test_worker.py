@@ -17,6 +17,7 @@ from injections import (
     at_step,
     both,
     die_by,
+    die_while_caching,
     eat_memory,
     empty_cache,
     poison_the_dice,
@@ -100,6 +101,20 @@ def kill_in(run: Child, phase: str, trained: int, dice: random.Random) -> bool:
         return False
     os.kill(pid, signal.SIGKILL)
     return run.read_on(lambda body: body["type"] in ("finished", "failed"))["type"] == "failed"
+
+
+def test_caching_that_was_killed_goes_on_where_it_was(nursery: Nursery, tmp_path: Path) -> None:
+    """Killed after 6 of 16 pictures, the resumed run encodes the other ten and leaves what it finds as it is."""
+    cache = tmp_path / "cache"
+    run = nursery.start(steps=2, inject=partial(die_while_caching, str(cache), 6))
+    assert run.end() == 1
+    kept = {file: file.stat().st_mtime_ns for file in cache.rglob("*.safetensors")}
+    assert sum("latents" in file.parts for file in kept) == 6
+    run.start(inject=partial(empty_cache, str(cache)))
+    assert run.end() == 0, run.log()
+    assert any(body["phase"] == "caching" and body["done"] == body["total"] > 16 for body in run.of("progress"))
+    assert sum("latents" in file.parts for file in cache.rglob("*.safetensors")) == 16
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
 
 
 # ---- other deaths ----------------------------------------------------------------------------------------------------

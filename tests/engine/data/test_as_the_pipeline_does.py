@@ -51,19 +51,23 @@ def cached(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Cached
         lambda: Encoders(checkpoint, CPU, torch.float32),
         checkpoint.encoders_fingerprint(),
         Cache(tmp_path_factory.mktemp("cache")),
+        flip=True,
     )
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_latents_are_those_of_the_pipelines_own_preprocessing(pipeline: Any, cached: CachedDataset, index: int) -> None:
+    """Both ways: a mirrored picture is encoded as one, for the VAE's latents of it are no mirror image."""
     example = cached.examples[index]
     width, height = example.bucket
+    config = pipeline.vae.config
     with torch.no_grad(), Image.open(example.picture.path) as image:
         pixels = pipeline.image_processor.preprocess(image, height=height, width=width)
-        # The processor's tensor lies in memory channel by channel last, for which convolutions round otherwise.
-        latent = pipeline.vae.encode(pixels.contiguous()).latent_dist.mode()
-    config = pipeline.vae.config
-    assert torch.equal(example.latent_CHW, ((latent - config.shift_factor) * config.scaling_factor)[0])
+        for way, ours_CHW in ((pixels, example.latent_CHW), (pixels.flip(-1), example.mirrored().latent_CHW)):
+            # The processor's tensor lies in memory channel by channel last, for which convolutions round otherwise.
+            latent = pipeline.vae.encode(way.contiguous()).latent_dist.mode()
+            assert torch.equal(ours_CHW, ((latent - config.shift_factor) * config.scaling_factor)[0])
+    assert not torch.allclose(example.mirrored().latent_CHW, example.latent_CHW.flip(-1), atol=1e-3)
 
 
 @pytest.mark.parametrize("text", [SHORT, LONG, ""])

@@ -59,6 +59,7 @@ def ones(masks: Path, pictures: Path) -> Path:
 
 
 def test_a_run_resumed_at_any_step_is_the_run_that_went_on(make_trainer: Make, two_sources: dict[str, Any]) -> None:
+    two_sources = {**two_sources, "validation": {"holdout": 1}, "optimization": {"ema_decay": 0.9}}
     straight = make_trainer("straight", **two_sources)
     whole = trace(train(straight, 6))
     first = make_trainer("halves", **two_sources)
