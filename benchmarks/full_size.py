@@ -4,7 +4,7 @@ The real classes are built without memory (torch's meta device), the names and s
 safetensors headers, in shards with their index, and the files made as long as they would be, with holes for weights.
 Nothing can be trained on it.
 
-python docs/full_size.py FOLDER
+python -m benchmarks.full_size FOLDER
 """
 
 from __future__ import annotations
