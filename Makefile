@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/acrf-tui demo
 
 test: check
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 faults: $(VENV)/.installed-test
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/faults --faults full --fault-report docs/reliability.md

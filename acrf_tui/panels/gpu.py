@@ -46,9 +46,6 @@ class GpuPanel(Panel):
             for _ in range(COLUMNS):
                 yield LineView()
 
-    def on_mount(self) -> None:
-        self.query_one("#gpu-charts").display = False
-
     def paint(self, state: RunState, now: float) -> None:
         sample = state.hardware
         rows_view, charts_view = self.query_one("#gpu-lines", LineView), self.query_one("#gpu-charts")

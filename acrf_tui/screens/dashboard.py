@@ -109,7 +109,6 @@ class DashboardScreen(CurtainScreen[str], SteeringScreen, ArrangedScreen):
         yield KeysLine(id="keys")
 
     def on_mount(self) -> None:
-        self.query_one("#banner").display = False
         self.set_interval(SLOW_TICK_SECONDS if self.slow else TICK_SECONDS, self._tick)
         self._feed.start()
         self.call_after_refresh(self._settle)

@@ -100,7 +100,6 @@ class EditorScreen(CalmScreen[Path | None]):
         return self.query_one(YamlText)
 
     def on_mount(self) -> None:
-        self.query_one("#editor-filter").display = False
         self.app.theme_changed_signal.subscribe(self, lambda _: self.call_after_refresh(self.show_form))
         self.run_worker(self._load, thread=True, group="load", exit_on_error=False)
 

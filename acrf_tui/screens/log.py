@@ -74,7 +74,6 @@ class LogScreen(CalmScreen[None]):
         yield KeysLine(id="keys")
 
     def on_mount(self) -> None:
-        self.query_one("#log-filter").display = False
         self.set_interval(SLOW_LOOK_SECONDS if getattr(self.app, "slow", False) else LOOK_SECONDS, self._look)
         self.call_after_refresh(self._look)
 

@@ -279,7 +279,7 @@ def test_the_velocity_is_the_negative_output_at_one_minus_sigma() -> None:
 
         def __init__(self) -> None:
             super().__init__()
-            self.frozen = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+            self.x_pad_token = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
 
         def forward(self, x, t, captions, return_dict=True):
             asked.update(

@@ -1,8 +1,8 @@
 """The estimate against what is really allocated, counted another way: autograd's own saved tensors, the profiler's
 record of every allocation, and the bytes of loaded weights. On a CPU: what CUDA itself takes is not in it.
 
-Tolerances that hold here: what the graph keeps within 5 %, the peak of a step within 10 % (int8 within 15 %: on a CPU
-bitsandbytes unpacks more), weights within 1 %, the VAE within 10 %.
+Tolerances that hold here: what the graph keeps within 5 %, the peak of a step within 10 % (within 15 % with recomputed
+blocks, and with int8, for which bitsandbytes unpacks more on a CPU), weights within 1 %, the VAE within 10 %.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def test_activations_and_the_peak_of_a_step_are_as_estimated(values: dict[str, A
         assert parts["activations"] == pytest.approx(kept_by(model, forward), rel=0.05)
     peak = peak_of(lambda: forward().square().mean().backward())
     needed = parts["activations"] + parts["backward"] + parts["gradients"]
-    assert needed == pytest.approx(peak, rel=0.15 if config.memory.quantization == "int8" else 0.1)
+    assert needed == pytest.approx(peak, rel=0.1 if config.memory.quantization != "int8" and not recomputed else 0.15)
 
 
 @pytest.mark.parametrize("quantization", ["none", "int8", "nf4", "fp8"])
@@ -219,9 +219,10 @@ def test_the_count_holds_at_full_size_by_autograd_itself() -> None:
     tokens, trained = 4352, ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0")
     with torch.device("meta"):
         model = ZImageTransformer2DModel(n_layers=1, n_refiner_layers=0)
-    with FakeTensorMode():
-        block = model.to(torch.bfloat16).requires_grad_(False).layers[0].to_empty(device="cpu")
+        block = model.to(torch.bfloat16).requires_grad_(False).layers[0]
         inject(block, list(trained), 16, 16, 0)
+    with FakeTensorMode(allow_non_fake_inputs=True):  # the meta weights that are made real in name
+        block.to_empty(device="cpu")
         x = torch.empty(1, tokens, 3840, dtype=torch.bfloat16, requires_grad=True)
         rotations = torch.empty(1, tokens, 64, dtype=torch.complex64)
         modulation = torch.empty(1, 256, dtype=torch.bfloat16)

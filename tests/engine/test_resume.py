@@ -390,6 +390,7 @@ def test_where_a_key_is_missing_the_checkpoint_before_wins(runs: Runs, subject: 
 
 ANOTHER: dict[str, Callable[[Any], Any]] = {
     "anchors": lambda anchors: anchors[::-1],
+    "base": lambda fingerprint: fingerprint[::-1],
     "config": lambda config: {**config, "seed": 1},
     "dataset": lambda fingerprint: fingerprint[::-1],
     "environment": lambda versions: {**versions, "torch": "0"},

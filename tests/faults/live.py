@@ -27,6 +27,8 @@ from acrf_engine.run.telemetry import TelemetryReader
 from tests.e2e.terminal import Terminal
 
 APP = [sys.executable, "-m", "acrf_tui.cli"]
+UNHURRIED = ["nice", "-n", "10"]
+"""A training that has no end takes what the tests beside it leave."""
 PATIENCE_S = 90.0
 NOBODY = 65534
 MODES = {
@@ -75,7 +77,7 @@ class LiveRun:
         self.words = runs / f".{name[:60]}.stderr"
         with self.words.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [*APP, "demo", "--headless", "--name", name, "--runs", str(runs), "--steps", "1000000",
+                [*UNHURRIED, *APP, "demo", "--headless", "--name", name, "--runs", str(runs), "--steps", "1000000",
                  "--set", "scheduler=constant", "--set", "checkpoint.every=50", *more],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, env=environment,
             )  # fmt: skip
