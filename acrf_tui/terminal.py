@@ -61,7 +61,8 @@ def leave_on_signals(leave: Callable[[int], object], modes: list[Any] | None) ->
         last_resort = threading.Timer(LEAVING_S, end, (128 + number,))
         last_resort.daemon = True
         last_resort.start()
-        loop.call_soon_threadsafe(leave, 128 + number)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the app is leaving anyway
+            loop.call_soon_threadsafe(leave, 128 + number)
 
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
         # Not in the main thread, as in tests: then nobody sends the app a signal either.

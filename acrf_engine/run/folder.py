@@ -256,10 +256,10 @@ def fresh_name(runs_dir: Path, stem: str) -> str:
     return candidate
 
 
-def list_runs(runs_dir: Path | None = None) -> list[RunFolder]:
-    """Runs in `runs_dir`, then those that the per-user index remembers elsewhere; newest first."""
+def list_runs(runs_dir: Path | None = None, *, elsewhere: bool = True) -> list[RunFolder]:
+    """Runs in `runs_dir` and, with `elsewhere`, those that the per-user index remembers; newest first."""
     found: dict[Path, RunFolder] = {}
-    for path in [*_folders_in(runs_dir or default_runs_dir()), *_remembered()]:
+    for path in [*_folders_in(runs_dir or default_runs_dir()), *(_remembered() if elsewhere else ())]:
         if path not in found and (path / "status.json").is_file():
             found[path] = RunFolder(path)
     return sorted(found.values(), key=lambda run: -_created(run))
@@ -270,14 +270,17 @@ def remembered_folders() -> list[Path]:
     return list(dict.fromkeys(run.parent for run in _remembered()))
 
 
-def find_run(name: str | None, runs_dir: Path | None = None) -> RunFolder:
-    """The run of that name or path; None: the newest active run, else the newest. Raises RunError if there is none."""
+def find_run(name: str | None, runs_dir: Path | None = None, *, elsewhere: bool = True) -> RunFolder:
+    """The run of that name or path; None: the newest active run, else the newest. Raises RunError if there is none.
+
+    Without `elsewhere` the run that has no name is one in `runs_dir`.
+    """
     if name and (Path(name) / "status.json").is_file():
         return RunFolder(name)
     here = runs_dir or default_runs_dir()
     if name and (here / name / "status.json").is_file():
         return RunFolder(here / name)
-    runs = list_runs(here)
+    runs = list_runs(here, elsewhere=elsewhere or name is not None)
     if name is None:
         if not runs:
             raise RunError(f"there is no run yet in {here} (start one with `acrf-tui demo`)")

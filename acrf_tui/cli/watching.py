@@ -18,13 +18,13 @@ CONTROL_HINT_S = 10.0
 
 def attach(args: argparse.Namespace) -> int:
     """The app, on a run."""
-    folder = find_run(args.run, runs_dir_of(args))
+    folder = find_run(args.run, runs_dir_of(args), elsewhere=args.runs is None)
     return open_app(args, folder)
 
 
 def runs(args: argparse.Namespace) -> int:
-    """List the runs."""
-    rows = [_summary(folder) for folder in list_runs(runs_dir_of(args))]
+    """List the runs: with `--runs`, those of that folder alone."""
+    rows = [_summary(folder) for folder in list_runs(runs_dir_of(args), elsewhere=args.runs is None)]
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0

@@ -176,6 +176,16 @@ def test_yesterdays_run_is_found_from_any_folder(folder: RunFolder, tmp_path: Pa
     assert find_run(str(folder.path), elsewhere).path == folder.path
 
 
+def test_a_folder_of_runs_that_was_asked_for_is_the_only_one_looked_at(folder: RunFolder, tmp_path: Path) -> None:
+    """`--runs DIR`: a newer run elsewhere is neither listed nor the one that is attached to without a name."""
+    create_run(tmp_path / "somewhere", "newer", "")
+    here = folder.path.parent
+    assert [run.path for run in list_runs(here, elsewhere=False)] == [folder.path]
+    assert find_run(None, here, elsewhere=False).path == folder.path
+    with pytest.raises(RunError, match="no run yet"):
+        find_run(None, tmp_path / "empty", elsewhere=False)
+
+
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no run 'ghost'"):
         find_run("ghost", tmp_path)

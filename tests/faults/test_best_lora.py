@@ -77,7 +77,7 @@ def test_an_app_and_the_list_of_runs_and_inspect_show_it(straight: Child, capsys
     assert state.best is not None
     assert (state.best.step, state.best.loss) == (best["step"], best["loss"])
     assert main(["runs", "--runs", str(straight.folder.path.parent), "--json"]) == 0
-    (row,) = (row for row in json.loads(capsys.readouterr().out) if row["folder"] == str(straight.folder.path))
+    (row,) = json.loads(capsys.readouterr().out)
     assert row["best"] == {"step": best["step"], "loss": best["loss"]}
     assert main(["runs", "--runs", str(straight.folder.path.parent)]) == 0
     assert f"{best['loss']:.4f} @{best['step']}" in capsys.readouterr().out
