@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test faults check format bench clean
+.PHONY: demo test test-all faults check format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/acrf-tui demo
 
 test: check
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+
+test-all: check
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --all --numprocesses 3 --dist loadfile
 
 faults: $(VENV)/.installed-test
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/faults --faults full --fault-report docs/reliability.md

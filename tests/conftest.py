@@ -14,7 +14,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the fault suite; here, because pytest reads options from the topmost conftest alone."""
     group = parser.getgroup("faults")
     group.addoption("--faults", choices=("quick", "full"), default="quick", help="how many trials of each fault")
+    group.addoption("--all", action="store_true", help="also the tests marked full_only, with few trials of each fault")
     group.addoption("--fault-report", metavar="FILE", help="write the table of faults and verdicts to this file")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--all") or config.getoption("--faults") == "full":
+        return
+    left_out = [item for item in items if item.get_closest_marker("full_only")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session", autouse=True)

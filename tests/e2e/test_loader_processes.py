@@ -19,6 +19,9 @@ LOADERS = (
 GONE_WITHIN_S = 3
 
 
+pytestmark = pytest.mark.full_only
+
+
 def loaders_of(run: Any) -> list[psutil.Process]:
     found = psutil.Process(run.status()["worker_pid"]).children()
     assert len(found) == 2

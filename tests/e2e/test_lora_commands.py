@@ -11,6 +11,8 @@ import pytest
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
+pytestmark = pytest.mark.full_only
+
 CONFIG = """
 model: tiny
 dataset: demo

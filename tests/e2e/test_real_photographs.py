@@ -11,6 +11,8 @@ import pytest
 import skimage.data
 from PIL import Image
 
+pytestmark = pytest.mark.full_only
+
 NAMES = ("astronaut", "coffee", "chelsea", "rocket", "camera", "coins", "page", "text")
 
 PAPER = """\

@@ -17,6 +17,9 @@ import pytest
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
+pytestmark = pytest.mark.full_only
+
+
 def state_of(cli: Cli, runs: Path, name: str) -> dict[str, Any]:
     rows = json.loads(cli("runs", "--json", "--runs", str(runs)).stdout)
     return next(row for row in rows if row["name"] == name)

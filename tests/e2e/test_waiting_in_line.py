@@ -12,6 +12,8 @@ import pytest
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
+pytestmark = pytest.mark.full_only
+
 ONE_CARD = """
 from tests.nvml import GIB, Nvml, card
 _card = card("RTX 4090", 2 * GIB, 60) | {"nvmlDeviceGetUUID": "GPU-aaa"}

@@ -231,6 +231,7 @@ def test_another_backend_gives_the_same_numbers_nearly_and_one_that_is_not_insta
         make_trainer("xformers", **FEW, memory={"attention": "xformers"})
 
 
+@pytest.mark.full_only
 def test_where_blocks_cannot_be_compiled_the_run_goes_on_and_says_so(
     make_trainer: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,17 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "fault(name): the fault that this test inflicts, as docs/reliability.md names it"
     )
-    config.addinivalue_line("markers", "full_only: left out of the quick run")
     config.stash[ROWS] = []
     config.stash[STARTED] = time.monotonic()
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--faults") == "full":
-        return
-    left_out = [item for item in items if item.get_closest_marker("full_only")]
-    items[:] = [item for item in items if item not in left_out]
-    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture

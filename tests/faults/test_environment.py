@@ -39,6 +39,8 @@ from tests.faults.live import (
 
 Trials = Callable[[int, int], int]
 
+pytestmark = pytest.mark.full_only
+
 FEW_DESCRIPTORS = 64
 SHIFTED_CLOCK = """
 import os, time

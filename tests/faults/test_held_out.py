@@ -95,6 +95,7 @@ def test_a_resumed_run_validates_as_the_straight_one(nursery: Nursery, straight:
     assert curve(run) == curve(straight)
 
 
+@pytest.mark.full_only
 def test_pause_answers_within_a_validation_and_it_goes_on_from_there(nursery: Nursery, straight: Child) -> None:
     """Paused between two pictures: no event comes while paused, after `resume` the same loss as ever."""
     run = nursery.start(inject=slow_validation, steps=TOTAL, **HELD_OUT)

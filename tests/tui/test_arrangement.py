@@ -32,7 +32,8 @@ HIDDEN: tuple[list[str], ...] = (
     ["weight", "rate", "overview"],
     ["gpu", "anchors", "overview"],
 )
-SIZES = ((60, 20), (80, 24), (80, 40), (120, 24), (120, 30), (120, 40), (200, 40), (200, 50))
+SIZES = ((60, 20), (80, 24), (120, 40), (200, 50))
+BETWEEN = ((80, 40), (120, 24), (120, 30), (200, 40))
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +145,7 @@ async def test_in_the_list_the_last_panel_stays() -> None:
         await settle(pilot, lambda: screen.maximized is screen.query_one("#overview"))  # it has no place at this size
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES, *(pytest.param(size, marks=pytest.mark.full_only) for size in BETWEEN)])
 async def test_those_that_remain_take_the_room(size: tuple[int, int]) -> None:
     width, height = size
     async with dashboard(FakeSource(make_history(100)), size) as (pilot, screen):

@@ -406,7 +406,6 @@ async def test_a_click_chooses_and_does_not_start(home: Path, monkeypatch: pytes
         await until(lambda: len(started) == 1)
 
 
-@pytest.mark.slow
 async def test_the_real_check_and_a_real_start(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     for name in ("STATE", "CONFIG", "CACHE"):
