@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,7 @@ def _train(argv: list[str]) -> int:
 
 
 def _tool(argv: list[str]) -> int:
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of CPU kernels that are not installed
     parser = argparse.ArgumentParser(prog="python -m acrf_engine")
     tools = parser.add_subparsers(dest="tool", required=True)
     checking = tools.add_parser("check")
