@@ -362,7 +362,7 @@ async def test_configs_are_filtered_by_name_and_comment(home: Path) -> None:
         screen = await launchpad_with(app, 0)
         configs = screen.query_one(ConfigList)
         every = configs.option_count
-        await pilot.press("slash", *"16 gb")
+        await pilot.press("slash", *"12 gb")
         await until(lambda: configs.option_count == 1)
         assert configs.chosen is not None
         assert configs.chosen.name == "low-vram"
