@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from acrf_engine.protocol import Command, clip_text
 
 USERS_ERRORS = ("ConfigError", "DataError", "PictureError", "ModelError", "MismatchError", "TargetsError")
@@ -21,6 +23,15 @@ class StopAsked(Exception):
         super().__init__(reason)
         self.reason = reason
         self.command = command
+
+
+@dataclass(frozen=True)
+class LastWords:
+    """Why a process of a run ends. `kind`: as in protocol.Failed."""
+
+    message: str
+    traceback: str = ""
+    kind: str = "failed"
 
 
 class Orphaned(Exception):
