@@ -8,7 +8,7 @@ from acrf_engine.protocol import Command, clip_text
 
 USERS_ERRORS = ("ConfigError", "DataError", "PictureError", "ModelError", "MismatchError", "TargetsError")
 """By name: config, data or model are wrong, rather than the program or the machine."""
-PLAIN_ERRORS = ("NonFinite", "CheckpointError", "LoraError", "LoaderDied", "RunError")
+PLAIN_ERRORS = ("NonFinite", "CheckpointError", "LoraError", "LoaderDied", "RunError", "RankOutOfMemory")
 """By name: errors whose message says it all."""
 GPU_ADVICE = (
     "the GPU failed in the middle of its work: look at `nvidia-smi` and the kernel's log (`dmesg`), restart the "

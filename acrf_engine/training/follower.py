@@ -123,6 +123,9 @@ def join_run(seat: Seat, config: RunConfig, boards: list[Any], has_log: bool) ->
 
 def obey(trainer: Trainer) -> None:
     """Do what rank 0 orders, until it orders the end."""
+    import torch
+
+    from acrf_engine.training.recovery import ADVICE_FOR_SEVERAL, RankOutOfMemory
     from acrf_engine.training.trainer import NonFinite
 
     try:
@@ -135,6 +138,8 @@ def obey(trainer: Trainer) -> None:
                         trainer.train_step()
                     except NonFinite as error:  # rank 0 has seen the same, and decides
                         log.warning("%s", error)
+                    except torch.OutOfMemoryError as error:
+                        raise RankOutOfMemory(f"step {trainer.step + 1}: {ADVICE_FOR_SEVERAL}") from error
                 case "go on":
                     trainer.receive_state()
                 case "end":

@@ -199,6 +199,9 @@ class Session:
     def _free_vram(self, command: Command) -> None:
         if self.trainer.prepared.device.type != "cuda":
             self.acknowledge(command, "this run trains on the CPU: there is no VRAM to free", ok=False)
+        elif self.trainer.ranks.several:
+            message = "several processes keep their VRAM (stop the run instead: resume goes on bit for bit)"
+            self.acknowledge(command, message, ok=False)
         elif not self.paused:
             self.acknowledge(command, "pause first: VRAM can be given back only while paused", ok=False)
         elif self.parked:

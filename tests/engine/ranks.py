@@ -1,4 +1,4 @@
-"""Trainings by several processes on the CPU: every rank is forked from a process that has torch and the engine loaded."""
+"""Trainings by several processes on the CPU: every rank is forked from a process that has torch loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes train one LoRA: the same weights everywhere, and those of one process with the batch of them all."""
+"""Several processes train one LoRA: the same weights everywhere, and those of one process with all their pictures."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_both_ranks_have_the_same_weights_to_the_last_bit(pair: Any) -> None:
 
 
 def test_two_processes_train_what_one_with_twice_the_batch_trains(pair: Any) -> None:
-    """Sums in another order, so not bit for bit: but a missing synchronisation would be off by the size of the update."""
+    """Sums are made in another order, so not bit for bit: a missing synchronisation is off by a whole update."""
     (leader, _), one = pair
     for ours, theirs in zip(leader["steps"], one["steps"], strict=True):
         assert (ours.anchors, ours.sigmas, ours.weights, ours.epoch) == (
