@@ -11,6 +11,7 @@ from typing import Any
 import platformdirs
 
 from acrf_engine.check_data import look_at_data, source_line
+from acrf_engine.check_optimizer import look_at_optimizer
 from acrf_engine.config import RunConfig
 from acrf_engine.model.layout import Checkpoint, ModelError
 from acrf_engine.model.targets import choose, require_rank
@@ -21,9 +22,9 @@ from acrf_engine.run.lora_files import header_of
 from acrf_engine.run.lora_keys import parse
 from acrf_engine.run.speed import measured_step
 from acrf_engine.run.waiting import holders
+from acrf_engine.yaml_source import ConfigError
 
 LEFT_OUT_SHOWN = 100
-ADAM_STATE_BYTES = {"AdamW8bit": 2, "AdamW": 8}
 
 
 @dataclass
@@ -50,17 +51,21 @@ class Report:
     memory_total: int = 0
     device: str = ""
     device_memory: int | None = None
+    optimizer: str = ""
+    optimizer_state: int = 0
+    rate: str = ""
     disk_needed: int = 0
     disk_free: int = 0
     step_time_s: float | None = None
     """Seconds a step, measured by the earlier run `step_time_run` over `step_time_steps` steps; None: not known."""
     step_time_run: str = ""
     step_time_steps: int = 0
+    trackers: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def check(config: RunConfig, name: str, runs_dir: Path) -> Report:
-    """Look at data, model, memory and disk. Raises DataError or ModelError for what would stop the run."""
+    """Look at data, model, memory and disk. Raises ConfigError, DataError or ModelError for what would stop it."""
     checkpoint = Checkpoint(config.model)
     report = Report(name, str(checkpoint.folder))
     report.resolution = checkpoint.native_resolution() if config.resolution == "auto" else config.resolution
@@ -70,6 +75,9 @@ def check(config: RunConfig, name: str, runs_dir: Path) -> Report:
     _look_at_memory(config, checkpoint, report)
     _look_at_disk(config, report, runs_dir)
     _look_at_time(config, checkpoint, report, runs_dir)
+    if missing := config.logging.missing():
+        raise ConfigError(f"logging.trackers: {missing}")
+    report.trackers = list(config.logging.trackers)
     return report
 
 
@@ -87,6 +95,12 @@ def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -
         report.trainable_parameters += sum(shape[0] for shape in trained)
 
     on_gpu = _look_at_device(config.memory.device, report)
+    rank = config.network_dim
+    factors: list[tuple[int, ...]] = [pair for out, into in trained for pair in ((rank, into), (out, rank))]
+    factors += [(out,) for out, _ in trained] if config.lora.use_dora else []
+    found = look_at_optimizer(config, on_gpu, factors, report.steps)
+    report.optimizer, report.rate, report.optimizer_state = found.name, found.rate, found.state_bytes
+    report.notes += found.notes
     half = config.memory.dtype == "bf16" or (config.memory.dtype == "auto" and on_gpu)
     width = 2 if half else 4
     shape = checkpoint.part_config("transformer")
@@ -100,7 +114,7 @@ def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -
     report.memory = {
         "base weights": report.base_parameters * width,
         "LoRA and gradients": report.trainable_parameters * 8,
-        "optimizer": report.trainable_parameters * ADAM_STATE_BYTES[config.optimizer],
+        "optimizer": report.optimizer_state,
         "activations (rough)": kept * width,
     }
     if config.optimization.ema_decay:
@@ -137,7 +151,7 @@ def _look_at_device(wanted: str, report: Report) -> bool:
 
 def _look_at_disk(config: RunConfig, report: Report, runs_dir: Path) -> None:
     per_file = report.trainable_parameters * 4
-    per_checkpoint = per_file + report.trainable_parameters * ADAM_STATE_BYTES[config.optimizer]
+    per_checkpoint = per_file + report.optimizer_state
     if config.optimization.ema_decay:
         per_checkpoint += per_file
     saves = report.steps // config.checkpoint.every if config.checkpoint.every else 0
@@ -182,6 +196,8 @@ def lines(report: Report) -> list[str]:
         ("buckets", ", ".join(f"{name}: {count}" for name, count in report.buckets.items())),
         ("steps", f"{report.steps:,}  ({report.micro_batches_per_epoch} micro-batches an epoch)"),
         ("LoRA", f"{report.trainable_parameters:,} trainable parameters"),
+        ("optimizer", report.optimizer),
+        ("rate", report.rate),
         ("device", report.device + (f", {gib(report.device_memory)}" if report.device_memory else "")),
         (
             "memory",
@@ -189,6 +205,7 @@ def lines(report: Report) -> list[str]:
         ),
         ("disk", f"about {gib(report.disk_needed)} of {gib(report.disk_free)} free"),
         ("time", _time(report)),
+        *([("trackers", ", ".join(report.trackers))] if report.trackers else []),
     ]
     text = [f"{name:>9}  {value}" for name, value in rows]
     if report.uncaptioned:

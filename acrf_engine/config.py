@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from acrf_engine import config_paths
 from acrf_engine.config_group import FOLDER, NonNegative
@@ -24,7 +24,16 @@ from acrf_engine.data_config import PICTURE_SUFFIXES as PICTURE_SUFFIXES
 from acrf_engine.data_config import DataConfig, RegularisationConfig
 from acrf_engine.data_config import DatasetSource as DatasetSource
 from acrf_engine.distributed_config import DistributedConfig
+from acrf_engine.logging_config import LoggingConfig
 from acrf_engine.lora_config import LoraConfig
+from acrf_engine.optimizer_config import (
+    OptimizationConfig,
+    OptimizerName,
+    ScheduleConfig,
+    SchedulerName,
+    known_or_path,
+    refusal,
+)
 from acrf_engine.yaml_source import ConfigError, KeyPath, dump_text, load_file, parse_value
 
 
@@ -60,28 +69,6 @@ class AnchorConfig(Group):
     """Distribution of the jitter: uniform(-eta, eta) of section 2.2, or the normal one of appendix B."""
 
 
-class OptimizationConfig(Group):
-    """The update."""
-
-    weight_decay: NonNegative = 0.01
-    """Decoupled weight decay of AdamW."""
-    max_grad_norm: NonNegative = 1.0
-    """Clip the gradient's L2 norm to this (paper, section 6.3); 0 turns clipping off."""
-    ema_decay: float = Field(0.0, ge=0, lt=1, allow_inf_nan=False)
-    """Decay of the LoRA's moving average (0.99, say; warmed up), which LoRA files and previews then show; 0: off."""
-
-
-class ScheduleConfig(Group):
-    """The learning rate over the run (paper, section 6.2)."""
-
-    warmup_steps: int = Field(0, ge=0)
-    """Optimizer steps of linear warm-up."""
-    min_lr: NonNegative = 1e-6
-    """The rate that the cosine schedules end at."""
-    cycles: int = Field(3, ge=1, le=1000)
-    """How many cosine arcs `cosine_with_restarts` runs."""
-
-
 class PreviewConfig(Group):
     """Pictures drawn with few steps during training, each beside the same seed without the LoRA."""
 
@@ -102,6 +89,8 @@ class ValidationConfig(Group):
     """How many pictures of the data set are never trained on, chosen by content and seed; 0: no validation."""
     every: int = Field(100, ge=0)
     """Measure every this many steps, and before the first and after the last; 0: only then."""
+    keep_best: bool = True
+    """Keep the LoRA of the lowest loss as `lora/NAME-best.safetensors`, whatever is saved later."""
 
 
 class CheckpointConfig(Group):
@@ -109,6 +98,8 @@ class CheckpointConfig(Group):
 
     every: int = Field(200, ge=0)
     """Save a checkpoint and a LoRA every this many steps; 0: only at the end and when asked."""
+    every_epochs: int = Field(0, ge=0, le=100_000)
+    """Save them also at the end of every this many epochs; 0: not by epochs."""
     keep: int = Field(3, ge=2, le=1000)
     """Keep the newest this many checkpoints (LoRA files are all kept)."""
     on_error: Literal["continue", "pause"] = "continue"
@@ -154,9 +145,9 @@ class RunConfig(Group):
     """Micro-batches per optimizer step (paper, section 6.1)."""
     learning_rate: float = Field(1e-4, gt=0, le=1, allow_inf_nan=False)
     """The schedule's highest rate."""
-    optimizer: Literal["AdamW8bit", "AdamW"] = "AdamW8bit"
-    """AdamW8bit (bitsandbytes) keeps its state in 8 bits."""
-    scheduler: Literal["cosine_with_restarts", "cosine", "linear", "constant"] = "cosine_with_restarts"
+    optimizer: OptimizerName = "AdamW8bit"
+    """By name (docs/optimizers.md says which to take), or the import path of an installed package.module.Class."""
+    scheduler: SchedulerName = "cosine_with_restarts"
     """Shape of the learning rate over the run."""
     network_dim: int = Field(16, ge=1, le=1024)
     """LoRA rank."""
@@ -190,26 +181,28 @@ class RunConfig(Group):
     preview: PreviewConfig = PreviewConfig()
     validation: ValidationConfig = ValidationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    logging: LoggingConfig = LoggingConfig()
     memory: MemoryConfig = MemoryConfig()
     distributed: DistributedConfig = DistributedConfig()
     safety: SafetyConfig = SafetyConfig()
 
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _optimizer_is_known(cls, optimizer: Any) -> Any:
+        return known_or_path(optimizer)
+
     @model_validator(mode="after")
     def _every_setting_has_an_effect(self) -> Self:
-        if self.scheduler != "cosine_with_restarts" and self.schedule.cycles != ScheduleConfig().cycles:
-            raise ValueError(f"schedule.cycles has no effect with scheduler {self.scheduler!r} (remove it)")
-        if self.scheduler == "constant" and self.schedule.min_lr != ScheduleConfig().min_lr:
-            raise ValueError("schedule.min_lr has no effect with scheduler 'constant' (remove it)")
-        if self.scheduler != "constant" and self.schedule.min_lr > self.learning_rate:
-            raise ValueError(
-                f"schedule.min_lr {self.schedule.min_lr:g} is above learning_rate {self.learning_rate:g} (lower it)"
-            )
+        if why := refusal(self.optimizer, self.scheduler, self.learning_rate, self.optimization, self.schedule):
+            raise ValueError(why)
         if self.snr_gamma == 0 and self.loss.weighting != "min_snr":
             raise ValueError("loss.weighting has no effect with snr_gamma 0 (remove it)")
         if self.safety.non_finite == "stop" and self.safety.non_finite_limit != SafetyConfig().non_finite_limit:
             raise ValueError("safety.non_finite_limit has no effect with non_finite 'stop' (remove it)")
         if self.validation.holdout == 0 and self.validation.every != ValidationConfig().every:
             raise ValueError("validation.every has no effect with validation.holdout 0 (hold pictures out)")
+        if self.validation.holdout == 0 and not self.validation.keep_best:
+            raise ValueError("validation.keep_best has no effect with validation.holdout 0 (remove it)")
         if isinstance(self.dataset, list) and not self.dataset:
             raise ValueError("dataset: the list is empty (name the folder that holds your pictures)")
         if self.jitter_scale == 0 and self.anchors.jitter != "uniform":

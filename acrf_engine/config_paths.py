@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from acrf_engine.data_config import PICTURE_SUFFIXES, DatasetSource
 from acrf_engine.lora_config import LoraConfig
+from acrf_engine.optimizer_config import missing_package
 from acrf_engine.paths import shown_if_not_utf8
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ def dataset_folder(source: DatasetSource) -> Path:
 
 def resolved(config: RunConfig) -> RunConfig:
     """The config with absolute paths, against the current folder. Raises Missing."""
+    if missing := missing_package(config.optimizer):
+        raise Missing("optimizer", missing)
+    if missing := config.logging.missing():
+        raise Missing("logging.trackers", missing)
     sources = []
     for index, source in enumerate(config.sources()):
         folder = ASSETS / "demo" if source.path == DEMO_DATASET else Path(source.path).expanduser().absolute()

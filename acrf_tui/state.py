@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from acrf_engine.protocol import (
     ACTIVE_STATES,
     Ack,
+    Best,
     Checkpoint,
     ErrorEvent,
     Event,
@@ -32,6 +33,7 @@ from acrf_engine.protocol import (
     WarningEvent,
 )
 from acrf_tui.detail import Detail
+from acrf_tui.journal import Entry, describe_ack, describe_validation
 from acrf_tui.series import AnchorMap, AnchorTotals, Marker, SeriesColumns
 from acrf_tui.validation_curve import ValidationCurve
 
@@ -47,16 +49,6 @@ LATEST_SAMPLE_S = 5.0
 """How far the app's clock may go on from the supervisor's last word on the elapsed time, which comes every second."""
 RECENT_SIGMAS = 64
 ENDED_STATES: frozenset[str] = frozenset({"stopped", "finished", "failed", "interrupted"})
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of the journal. `kind`: state, done, refused, checkpoint, preview, warning, error or note."""
-
-    time: float
-    kind: str
-    text: str
-    step: int = 0
 
 
 @dataclass(slots=True)
@@ -80,6 +72,8 @@ class RunState:
     memory: Memory | None = None
     hardware: Hardware | None = None
     last_checkpoint: Checkpoint | None = None
+    best: Best | None = None
+    """The LoRA of the lowest validation loss so far."""
     series: SeriesColumns = field(default_factory=SeriesColumns)
     series_version: int = 0
     """Goes up when earlier points of `series` changed, so that charts gather anew."""
@@ -293,6 +287,9 @@ class RunState:
             case Validation():
                 self.validation.add(event.step, event.loss)
                 self.note("validation", describe_validation(event), event.time, event.step)
+            case Best():
+                self.best = event
+                self.note("checkpoint", f"best LoRA so far, validation {event.loss:.4f}", event.time, event.step)
             case Preview():
                 self.note("preview", f"preview of “{event.prompt}”, {event.seconds:.1f} s", event.time, event.step)
                 self._mark(event.step, "preview", f"preview of “{event.prompt}”")
@@ -382,27 +379,3 @@ class RunState:
         if event.command == "preview" and not event.ok and "not" in event.message and "support" in event.message:
             self.preview_refused = True
         self.note("done" if event.ok else "refused", describe_ack(event), event.time, event.step)
-
-
-def describe_validation(event: Validation) -> str:
-    """A validation as one line of the journal."""
-    loss = f"{event.loss:.4f}" if math.isfinite(event.loss) else "NaN"
-    pictures = f"{event.pictures:,} picture{'s' if event.pictures > 1 else ''}"
-    return f"validation {loss} on {pictures}, {event.seconds:.1f} s"
-
-
-def describe_ack(event: Ack) -> str:
-    """An acknowledgement as one line of the journal."""
-    text = event.command
-    if event.key:
-        text += f" {event.key}"
-        if event.previous is not None:
-            text += f" {event.previous:g} →"
-        if event.value is not None:
-            text += f" {event.value:g}"
-    if not event.ok:
-        return f"{text} refused: {event.message}" if event.message else f"{text} refused"
-    if event.key:  # the message repeats key and values, for those who read it alone
-        since = event.message.partition(", ")[2]
-        return f"{text}, {since}" if since else text
-    return f"{text}: {event.message}" if event.message else text

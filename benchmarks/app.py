@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.protocol import StateChanged, Step, to_wire
+from acrf_engine.protocol import StateChanged, Step
 from acrf_engine.run.folder import RunFolder, Status, create_run
 from acrf_engine.run.telemetry import TelemetryWriter
+from acrf_engine.run.wire import to_wire
 from benchmarks.live import APP, SETTLING_STEPS, gaps, live_run, median_with_interval, steps_between
 from benchmarks.minimal import GREETING
 from benchmarks.table import row

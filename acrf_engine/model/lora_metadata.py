@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 
 from acrf_engine.config import RunConfig
 from acrf_engine.model.adapter import Lora, is_dora
+from acrf_engine.optimizer_config import KINDS, warmup_steps
 
 SPEC_VERSION = "1.0.1"
 ARCHITECTURE = "z-image-turbo/lora"
-OPTIMIZERS = {"AdamW": "torch.optim.AdamW", "AdamW8bit": "bitsandbytes.optim.AdamW8bit"}
 
 
 def of_training(
@@ -56,9 +56,9 @@ def of_training(
         "ss_num_epochs": str(config.epochs),
         "ss_learning_rate": str(config.learning_rate),
         "ss_unet_lr": str(config.learning_rate),
-        "ss_optimizer": OPTIMIZERS.get(config.optimizer, str(config.optimizer)),
+        "ss_optimizer": _optimizer(config),
         "ss_lr_scheduler": str(config.scheduler),
-        "ss_lr_warmup_steps": str(config.schedule.warmup_steps),
+        "ss_lr_warmup_steps": str(warmup_steps(config.schedule, total_steps)),
         "ss_batch_size_per_device": str(config.batch_size),
         "ss_gradient_accumulation_steps": str(config.gradient_accumulation),
         "ss_max_grad_norm": str(config.optimization.max_grad_norm),
@@ -75,6 +75,13 @@ def of_training(
     if config.trigger:
         metadata["modelspec.trigger_phrase"] = config.trigger
     return metadata
+
+
+def _optimizer(config: RunConfig) -> str:
+    """Class and arguments, as other trainers write them."""
+    path = KINDS[config.optimizer].path if config.optimizer in KINDS else config.optimizer
+    arguments = config.optimization.optimizer_args
+    return path + (f"({','.join(f'{name}={value}' for name, value in arguments.items())})" if arguments else "")
 
 
 def of_weights(lora: Lora, former: Mapping[str, str]) -> dict[str, str]:

@@ -12,8 +12,9 @@ from acrf_engine.run.folder import RunFolder
 from acrf_engine.run.telemetry import TelemetryReader
 
 FREE_AFTER_START = (
-    "epochs", "steps", "checkpoint", "preview", "safety", "restarts", "hang_timeout", "on_finish", "on_failure",
-    "memory.device", "data.num_workers", "validation.every", "distributed.timeout",
+    "epochs", "steps", "checkpoint", "preview", "logging", "safety", "restarts", "hang_timeout", "on_finish",
+    "on_failure", "memory.device", "data.num_workers", "validation.every",
+    "validation.keep_best", "distributed.timeout",
 )  # fmt: skip
 """Config keys, or groups of them, that may differ when a run is resumed; the live settings may differ too."""
 DEALT_OTHERWISE = {"batch_size", "distributed.num_processes", "distributed.strategy", "distributed.backend"}

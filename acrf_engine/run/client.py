@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from acrf_engine import __version__
-from acrf_engine.protocol import PROTOCOL_VERSION, Ack, Event, from_wire
+from acrf_engine.protocol import PROTOCOL_VERSION, Ack, Event
 from acrf_engine.run.columns import StepColumns
 from acrf_engine.run.folder import RunError, RunFolder, remember, require_utf8
 from acrf_engine.run.link import Connection, read_socket_path
 from acrf_engine.run.ranks import PLACES
 from acrf_engine.run.telemetry import History, TelemetryReader
+from acrf_engine.run.wire import from_wire
 
 LAUNCH_PATIENCE_S = 30.0
 ACK_PATIENCE_S = 620.0

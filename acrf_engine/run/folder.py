@@ -55,6 +55,14 @@ class Status:
         return self.state in ACTIVE_STATES
 
     @property
+    def best(self) -> dict[str, Any] | None:
+        """Step and validation loss of the best LoRA so far; None before there is one."""
+        best = self.extra.get("best")
+        if not isinstance(best, dict) or not isinstance(best.get("step"), int):
+            return None
+        return best if isinstance(best.get("loss"), int | float) else None
+
+    @property
     def waiting(self) -> str:
         """What a run in the line for a device waits for; empty where it does not wait."""
         turn = self.extra.get("waiting")
@@ -76,6 +84,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.lora = self.path / "lora"
         self.samples = self.path / "samples"
+        self.trackers = self.path / "trackers"
         self.lock = self.path / "lock"
         self.socket = self.path / "socket"
         self.given = self.path / ".given.json"
@@ -85,6 +94,9 @@ class RunFolder:
 
     def final_lora(self) -> Path:
         return self.lora / f"{self.name}.safetensors"
+
+    def best_lora(self) -> Path:
+        return self.lora / f"{self.name}-best.safetensors"
 
     def step_lora(self, step: int) -> Path:
         return self.lora / f"{self.name}-step-{step:06d}.safetensors"

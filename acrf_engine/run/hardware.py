@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import psutil
 
-from acrf_engine.protocol import MAX_EVENT_BYTES, Device, Hardware, encode, to_wire
+from acrf_engine.protocol import Device, Hardware
+from acrf_engine.run.wire import MAX_EVENT_BYTES, encode, to_wire
 
 T = TypeVar("T")
 

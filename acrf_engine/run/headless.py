@@ -9,10 +9,11 @@ import threading
 import time
 from typing import Any, TextIO
 
-from acrf_engine.protocol import LAST_EVENTS, encode
+from acrf_engine.protocol import LAST_EVENTS
 from acrf_engine.run.client import Run, launch
 from acrf_engine.run.folder import RunFolder
 from acrf_engine.run.telemetry import TelemetryReader
+from acrf_engine.run.wire import encode
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 PRINT_PERIOD_S = 1.0
@@ -103,6 +104,8 @@ class LinePrinter:
                 )
             case "validation":
                 return _validation_line(body)
+            case "best":
+                return f"best LoRA so far, validation loss {body['loss']:.4f}: {body['lora']}"
             case "preview":
                 return f"preview: {body['path']}"
             case "warning":

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.protocol import MERGEABLE, Command, Event, Pictures, Step, encode, fitting, to_wire
+from acrf_engine.protocol import MERGEABLE, Command, Event, Pictures, Step
+from acrf_engine.run.wire import encode, fitting, to_wire
 
 QUEUE_EVENTS = 2000
 PICTURES_PER_EVENT = 32

@@ -7,10 +7,18 @@ from pathlib import Path
 from acrf_engine.run.folder import RunError, RunFolder
 from acrf_engine.run.tensor_header import Header, HeaderError, read_header
 
+VALIDATION_LOSS, VALIDATION_PICTURES = "acrf_validation_loss", "acrf_validation_pictures"
+"""Metadata of the best LoRA of a run: the loss that it was kept for, and on how many held-out pictures."""
+
 
 def newest_lora(folder: RunFolder) -> Path:
-    """The final LoRA of a run, or the newest that was saved on the way. Raises RunError where there is none."""
-    files = [path for path in folder.lora.glob("*.safetensors") if not path.name.startswith(".")]
+    """The final LoRA of a run, or the newest that was saved on the way. Raises RunError where there is none.
+
+    The best one by validation loss is only taken where it is the only one: it has to be asked for by its path.
+    """
+    best = folder.best_lora()
+    files = [path for path in folder.lora.glob("*.safetensors") if not path.name.startswith(".") and path != best]
+    files = files or [path for path in [best] if path.exists()]
     if not files:
         raise RunError(f"run {folder.name} has saved no LoRA yet (`acrf-tui control {folder.name} checkpoint`)")
     return max(files, key=lambda path: path.stat().st_mtime_ns)

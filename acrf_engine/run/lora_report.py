@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from acrf_engine.run.folder import RunError
 from acrf_engine.run.lora_base import base_model
-from acrf_engine.run.lora_files import header_of
+from acrf_engine.run.lora_files import VALIDATION_LOSS, VALIDATION_PICTURES, header_of
 from acrf_engine.run.lora_keys import Part, other_kind, parse
 from acrf_engine.run.tensor_header import Entry, Header
 
@@ -179,12 +179,21 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ("alpha", _alphas(report)),
         ("dtype", ", ".join(report.dtypes)),
         ("change", _norms(modules, norms)),
+        ("validation", _validation(report.metadata)),
         ("hash", report.hash),
     ]
     found = [(name, value) for name, value in found if value]
     found += [("warning", _shown(text)) for text in report.warnings]
     metadata = sorted((key, value) for key, value in report.metadata.items() if key != "format" and len(value) <= SHOWN)
     return found + [(_shown(key), _shown(value)) for key, value in metadata]
+
+
+def _validation(metadata: dict[str, str]) -> str:
+    """What the best LoRA of a run says of itself."""
+    loss, pictures = metadata.get(VALIDATION_LOSS, ""), metadata.get(VALIDATION_PICTURES, "?")
+    if not loss:
+        return ""
+    return f"loss {loss} on {pictures} held-out pictures at step {metadata.get('ss_steps', '?')}, the lowest of its run"
 
 
 def _alphas(report: Report) -> str:

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.protocol import WarningEvent, encode, to_wire
+from acrf_engine.protocol import WarningEvent
+from acrf_engine.run.wire import encode, to_wire
 
 log = logging.getLogger("acrf.telemetry")
 

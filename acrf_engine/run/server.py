@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import acrf_engine
-from acrf_engine.protocol import COMMANDS, PROTOCOL_VERSION, Command, encode
+from acrf_engine.protocol import COMMANDS, PROTOCOL_VERSION, Command
 from acrf_engine.run.folder import write_private
 from acrf_engine.run.link import ENCODING, read_socket_path, same_user
+from acrf_engine.run.wire import encode
 
 if TYPE_CHECKING:
     from acrf_engine.run.supervisor import Supervisor

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.protocol import LAST_EVENTS, Event, to_wire
+from acrf_engine.protocol import LAST_EVENTS, Event
 from acrf_engine.run.telemetry import TelemetryWriter
+from acrf_engine.run.wire import to_wire
 
 RING_EVENTS = 4096
 """How many of the last events a reader can fetch without looking into the store."""

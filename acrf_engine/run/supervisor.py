@@ -20,7 +20,7 @@ import time
 import traceback
 from typing import Any
 
-from acrf_engine.protocol import Ack, Command, Failed, StateChanged, Stopped, WarningEvent, clip_text, to_wire
+from acrf_engine.protocol import Ack, Command, Failed, StateChanged, Stopped, WarningEvent
 from acrf_engine.run import waiting
 from acrf_engine.run.admission import Admission
 from acrf_engine.run.deaths import count_oom_kills, describe_exit, process_token, wait_for_orphan
@@ -35,6 +35,7 @@ from acrf_engine.run.server import Server
 from acrf_engine.run.status_file import StatusFile
 from acrf_engine.run.stream import EventStream
 from acrf_engine.run.survey import Survey
+from acrf_engine.run.wire import clip_text, to_wire
 
 WORKER_ENTRY = "acrf_engine.training.worker"
 """Named, not imported: only the worker's own process may load torch."""
@@ -172,6 +173,8 @@ class Supervisor:
             self.status.state = body["state"]
             self.status.step = body["step"]
             self.status.total_steps = body["total_steps"] or self.status.total_steps
+        elif kind == "best":
+            self.status.extra["best"] = {"step": body["step"], "loss": body["loss"]}
         elif kind == "checkpoint":
             self.status.last_checkpoint = body["path"]
         elif kind == "ack" and body["ok"] and self._admission is not None:

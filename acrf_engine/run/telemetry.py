@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.protocol import Event, Hardware, Step, WarningEvent, encode, from_wire
+from acrf_engine.protocol import Event, Hardware, Step, WarningEvent
 from acrf_engine.run import blocks
 from acrf_engine.run.columns import STEP_COLUMNS, StepColumns
 from acrf_engine.run.rescue import LAST_SEQ, Rescued, is_sound
+from acrf_engine.run.wire import encode, from_wire
 
 _PICTURES = ("sigmas", "anchors", "weights", "losses")
 _SCHEMA = f"""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from acrf_engine.protocol import Command, clip_text
+from acrf_engine.protocol import Command
+from acrf_engine.run.wire import clip_text
 
 USERS_ERRORS = ("ConfigError", "DataError", "PictureError", "ModelError", "MismatchError", "TargetsError")
 """By name: config, data or model are wrong, rather than the program or the machine."""

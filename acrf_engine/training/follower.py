@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acrf_engine.config import RunConfig, load_config
-from acrf_engine.protocol import clip_text
 from acrf_engine.run.folder import RunFolder
 from acrf_engine.run.ranks import Seat, log_of
+from acrf_engine.run.wire import clip_text
 from acrf_engine.training.ending import LastWords, for_the_user, is_the_users
 
 if TYPE_CHECKING:

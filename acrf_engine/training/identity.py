@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from acrf_engine.config import RunConfig
+from acrf_engine.optimizer_config import package_of, version_of
 from acrf_engine.protocol import WarningEvent
 from acrf_engine.run.changes import changed_keys
 from acrf_engine.run.folder import RunFolder
@@ -48,7 +49,7 @@ def require_same_run(saved: Saved, config: RunConfig, folder: RunFolder, prepare
             "step are the same, but sums are made in another order: the run goes on, but not bit for bit"
         )
         report(WarningEvent(message, state.step))
-    if state.environment != environment():
+    if state.environment != environment(config.optimizer):
         report(
             WarningEvent(
                 f"resumed from {name} in another environment (library versions or device differ): "
@@ -71,7 +72,7 @@ def _changed_parts(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     return "the pictures" if "pictures" in changed else f"the {' and '.join(changed)}"
 
 
-def environment() -> dict[str, str]:
+def environment(optimizer: str = "AdamW") -> dict[str, str]:
     """Versions and device that a bit-exact repetition depends on."""
     import accelerate
     import bitsandbytes
@@ -80,7 +81,7 @@ def environment() -> dict[str, str]:
 
     import acrf_engine
 
-    return {
+    versions = {
         "acrf-tui": acrf_engine.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -91,3 +92,5 @@ def environment() -> dict[str, str]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "threads": str(torch.get_num_threads()),
     }
+    package = package_of(optimizer)
+    return versions if package in versions else {**versions, package: version_of(package)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from acrf_engine.config import RunConfig
@@ -14,9 +15,17 @@ from acrf_engine.training.preparation import Prepared
 
 
 def save_trained(
-    path: Path, config: RunConfig, folder: RunFolder, prepared: Prepared, *, step: int, total_steps: int, epoch: float
+    path: Path,
+    config: RunConfig,
+    folder: RunFolder,
+    prepared: Prepared,
+    *,
+    step: int,
+    total_steps: int,
+    epoch: float,
+    more: Mapping[str, str],
 ) -> int:
-    """Write the LoRA that is in the model now, in diffusers format, and load it back.
+    """Write the LoRA that is in the model now, in diffusers format and with `more` metadata, and load it back.
 
     Returns the number of modules in it. Raises LoraError: a failed save.
     """
@@ -30,4 +39,4 @@ def save_trained(
         started=folder.recorded_status().created,
     )
     scale = scaling(config.network_dim, config.network_alpha, config.lora.use_rslora)
-    return save(path, from_training(weights(prepared.transformer), scale), metadata)
+    return save(path, from_training(weights(prepared.transformer), scale), {**metadata, **more})

@@ -34,5 +34,5 @@ def move(trainer: Trainer, device: torch.device) -> None:
         trainer.ema.to(device)
     for state in trainer.optimizer.optimizer.state.values():
         for name, value in state.items():
-            if isinstance(value, torch.Tensor):
+            if isinstance(value, torch.Tensor) and not getattr(value, "is_paged", False):
                 state[name] = value.to(device)

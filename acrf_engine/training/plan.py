@@ -42,7 +42,7 @@ def plan_event(trainer: Trainer) -> Plan:
         lambda_cos=trainer.settings.lambda_cos,
         lambda_fft=trainer.settings.lambda_fft,
         max_grad_norm=trainer.settings.max_grad_norm,
-        versions=environment(),
+        versions=environment(config.optimizer),
         held_out=prepared.held_out.pictures,
         num_processes=trainer.ranks.count,
         captions_missing=prepared.dataset.without_caption,

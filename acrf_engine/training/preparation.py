@@ -33,8 +33,10 @@ from acrf_engine.model.zimage import (
     load_scheduler,
     load_transformer,
 )
-from acrf_engine.protocol import Event, Progress, WarningEvent, clip_text
+from acrf_engine.protocol import Event, Progress, WarningEvent
 from acrf_engine.randomness import seed_for
+from acrf_engine.run.wire import clip_text
+from acrf_engine.training.optim import require_usable
 
 LARGE_MODEL = 1_000_000_000
 LEFT_OUT_SHOWN = 100
@@ -70,11 +72,12 @@ def prepare(
     `fresh` is false where a checkpoint will give the weights: then `lora.init_from` is not read any more. `cached` is
     called when latents and captions are all there.
     VAE and text encoder leave memory before the transformer comes, so the card never holds all three.
-    Raises DataError, ModelError or LoraError, each with a message for the user.
+    Raises ConfigError, DataError, ModelError or LoraError, each with a message for the user.
     """
     report(Progress("loading", 0, 0, f"opening {config.model}"))
     device = choose_device(config.memory.device)
     dtype = choose_dtype(config.memory.dtype, device)
+    require_usable(config, device)
     checkpoint = Checkpoint(config.model)
     resolution = checkpoint.native_resolution() if config.resolution == "auto" else config.resolution
     dataset, held_out, prompts = cache_data(config, checkpoint, resolution, device, dtype, report, pulse)

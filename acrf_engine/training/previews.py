@@ -7,7 +7,8 @@ import time
 from acrf_engine.model import lora
 from acrf_engine.model.zimage import free_memory, load_vae
 from acrf_engine.preview.sampling import sample, save_picture
-from acrf_engine.protocol import Preview, clip_text
+from acrf_engine.protocol import Preview
+from acrf_engine.run.wire import clip_text
 from acrf_engine.training.trainer import Trainer
 
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from acrf_engine.config import RunConfig
 from acrf_engine.training.balance import AnchorBalance
 from acrf_engine.training.checkpoint import EMA, STATE, CheckpointError, Snapshot, verified
-from acrf_engine.training.optim import Ramp
+from acrf_engine.training.schedule import Ramp
 
 
 @dataclass

@@ -25,20 +25,23 @@ from acrf_engine.protocol import (
     Progress,
     StateChanged,
     Stopped,
+    Validation,
     WarningEvent,
-    clip_text,
 )
 from acrf_engine.run.link import Inbox
 from acrf_engine.run.replay import read_script
+from acrf_engine.run.wire import clip_text
+from acrf_engine.training.best import BestLora
 from acrf_engine.training.checkpoint import CheckpointError
 from acrf_engine.training.ending import Orphaned, StopAsked
-from acrf_engine.training.optim import Ramp
 from acrf_engine.training.parking import park, unpark
 from acrf_engine.training.plan import memory_event
 from acrf_engine.training.preparation import Report
 from acrf_engine.training.previews import draw_previews
 from acrf_engine.training.recovery import OutOfMemory, Recovery
 from acrf_engine.training.saved_state import Settings
+from acrf_engine.training.saving_times import SavingTimes
+from acrf_engine.training.schedule import Ramp
 from acrf_engine.training.trainer import Trainer
 from acrf_engine.training.validation import Validator
 from acrf_engine.yaml_source import ConfigError
@@ -76,6 +79,7 @@ class Session:
         self._retry_at = math.inf
         self._script = read_script(trainer.folder)
         self._validator = Validator(trainer)
+        self._best = BestLora(trainer) if trainer.config.validation.keep_best else None
 
     def run(self) -> Event:
         """Train to the end. Returns the last event; raises Orphaned after a last checkpoint."""
@@ -119,6 +123,7 @@ class Session:
     def _train(self) -> None:
         trainer, config = self.trainer, self.trainer.config
         recovery = Recovery(trainer, config.safety, self.report)
+        saving = SavingTimes(trainer)
         next_memory = 0.0
         self._validate()
         while trainer.step < trainer.total_steps:
@@ -132,8 +137,7 @@ class Session:
             if taken is None:
                 continue
             self.report(taken)
-            due = (every := config.checkpoint.every) and trainer.step % every == 0
-            if (due and trainer.step < trainer.total_steps) or time.monotonic() > self._retry_at:
+            if saving.due() or time.monotonic() > self._retry_at:
                 self._checkpoint_or_warn()
             if (every := config.preview.every) and trainer.step % every == 0:
                 self._preview()
@@ -338,6 +342,19 @@ class Session:
         if not math.isfinite(measured.loss):
             message = "the validation loss is not finite: the weights give NaN or infinite numbers on held-out pictures"
             self.report(WarningEvent(message, measured.step))
+        if self._best is not None:
+            self._keep_best(self._best, measured)
+
+    def _keep_best(self, best: BestLora, measured: Validation) -> None:
+        try:
+            kept = best.consider(measured)
+        except Exception as error:
+            log.exception("best LoRA")
+            message = f"the best LoRA so far could not be saved, training goes on: {error}"
+            self.report(WarningEvent(clip_text(message), measured.step))
+            return
+        if kept is not None:
+            self.report(kept)
 
     def enter(self, state: str, reason: str = "") -> None:
         """Tell the state that the run is in now."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,18 +25,20 @@ from acrf_engine.method.losses import Lambdas
 from acrf_engine.method.step import MicroStep, acrf_micro_step
 from acrf_engine.model import lora
 from acrf_engine.model.zimage import velocity
-from acrf_engine.protocol import Checkpoint, Step, WarningEvent, clip_text
+from acrf_engine.protocol import Checkpoint, Step, WarningEvent
 from acrf_engine.run.folder import RunFolder
+from acrf_engine.run.wire import clip_text
 from acrf_engine.training import checkpoint as checkpoints
 from acrf_engine.training import saved_state
 from acrf_engine.training.balance import AnchorBalance
 from acrf_engine.training.identity import environment, require_same_run
 from acrf_engine.training.lora_saving import save_trained
 from acrf_engine.training.measured import Measured
-from acrf_engine.training.optim import Ramp, learning_rate, make_optimizer
+from acrf_engine.training.optim import load_state, make_optimizer
 from acrf_engine.training.preparation import Prepared, Report, to_device
 from acrf_engine.training.ranks import Ranks
 from acrf_engine.training.saved_state import Saved, SavedState, Settings
+from acrf_engine.training.schedule import Ramp, learning_rate
 
 if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
@@ -255,12 +257,19 @@ class Trainer:
         self.save_lora(lora_path)
         return Checkpoint(self.step, str(path), size, time.perf_counter() - started, str(lora_path))
 
-    def save_lora(self, path: Path) -> int:
-        """Write the LoRA in the default format and read it back. Returns the number of modules in it."""
+    def save_lora(self, path: Path, more: Mapping[str, str] | None = None) -> int:
+        """Write the LoRA in the default format, with `more` metadata, and read it back. Returns its modules' number."""
         epoch = self.micro_step / self.prepared.plan.batches_per_epoch
         with self.averaged_weights():
             return save_trained(
-                path, self.config, self.folder, self.prepared, step=self.step, total_steps=self.total_steps, epoch=epoch
+                path,
+                self.config,
+                self.folder,
+                self.prepared,
+                step=self.step,
+                total_steps=self.total_steps,
+                epoch=epoch,
+                more=more or {},
             )
 
     @contextlib.contextmanager
@@ -287,7 +296,7 @@ class Trainer:
             config=self.config.model_dump(mode="json"),
             dataset=self.prepared.dataset.fingerprint,
             dataset_parts=dict(self.prepared.dataset.parts),
-            environment=environment(),
+            environment=environment(self.config.optimizer),
         )
 
     def roll_back(self) -> bool:
@@ -327,7 +336,7 @@ class Trainer:
             averages = [parameter.detach() for parameter in self.prepared.trainable]
             self.ema.load_state_dict({"shadow_params": averages, "optimization_step": state.step})  # copies them
         lora.load_weights(self.prepared.transformer, snapshot.lora)
-        self.optimizer.optimizer.load_state_dict(snapshot.optimizer)
+        load_state(self.optimizer.optimizer, snapshot.optimizer)
         self.step, self.micro_step = state.step, state.micro_step
         self.balance = state.balance
 

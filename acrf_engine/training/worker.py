@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from acrf_engine.config import load_config
-from acrf_engine.protocol import Ack, Command, ErrorEvent, Event, Failed, Progress, StateChanged, Stopped, clip_text
+from acrf_engine.protocol import Ack, Command, ErrorEvent, Event, Failed, Progress, StateChanged, Stopped
 from acrf_engine.run import ranks as places
 from acrf_engine.run.folder import RunError, RunFolder
 from acrf_engine.run.link import Inbox, Reporter
+from acrf_engine.run.wire import clip_text
 from acrf_engine.training.ending import LastWords, Orphaned, StopAsked, for_the_user, is_the_users
 from acrf_engine.training.rank_zero import RankZero
 from acrf_engine.training.threads import training_threads
@@ -53,6 +54,7 @@ class Worker:
         self.report(Progress("loading", 0, 0, "starting torch"))
         import torch
 
+        from acrf_engine.tracking.tracking import Tracking
         from acrf_engine.training.checkpoint import in_place
         from acrf_engine.training.plan import plan_event
         from acrf_engine.training.preparation import prepare
@@ -64,8 +66,9 @@ class Worker:
         fresh = not in_place(self.folder.checkpoints)
         ranks = self.crew.meet(config, seat, self.folder, fresh)
         prepared = prepare(config, self.report, self._pulse, fresh=fresh, cached=self.crew.cached)
-        trainer = Trainer(config, self.folder, prepared, self.report, ranks)
-        self.report(plan_event(trainer))
+        tracking = Tracking(config, self.folder, self.report)
+        trainer = Trainer(config, self.folder, prepared, tracking.report, ranks)
+        tracking.report(plan_event(trainer))
 
         def watch() -> None:
             if self.reached is not None:
@@ -73,7 +76,7 @@ class Worker:
             self.watch()
             ranks.keep_waiting()
 
-        session = Session(trainer, self.report, self.inbox, watch, self._waiting)
+        session = Session(trainer, tracking.report, self.inbox, watch, self._waiting)
         try:
             last = session.run()
             ranks.order("end")
@@ -84,6 +87,7 @@ class Worker:
         finally:
             self.step = trainer.step
             trainer.close()
+            tracking.close()
 
     def _pulse(self) -> None:
         """During loading and caching: only stop has a meaning yet; the rest waits for the first step."""

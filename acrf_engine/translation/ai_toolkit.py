@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.translation import parts
+from acrf_engine.translation import parts, pictures
 from acrf_engine.translation.ledger import Ledger, flat
 
 NAME = "ai-toolkit"
@@ -34,8 +34,8 @@ PLAIN = {
 REASONS = (
     (r"assistant_lora_path|assistant_.*", "no training adapter: AC-RF trains only where Turbo samples"),
     (r"diff_output_preservation.*|blank_prompt_.*|do_.*guidance.*", parts.LOSS),
-    (r"caption_ext", "captions are .txt files here"),
-    (r"mask_path|mask_min_value|invert_mask|alpha_mask|control_path.*|clip_image_.*", "no masks or controls here"),
+    (r"mask_path|mask_min_value|invert_mask|alpha_mask", "a mask is white where the loss counts here (masks)"),
+    (r"control_path.*|clip_image_.*", "no controls here"),
     (r"push_to_hub|hf_.*", "a run uploads nothing by itself (on_finish can)"),
     (r"arch|is_flux|is_.*|model_kwargs.*", "the model says itself what it is"),
     (r"conv|conv_alpha|conv_.*", "Z-Image has no convolutions to train"),
@@ -79,6 +79,11 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
         "train.lr_scheduler_params.num_warmup_steps",
         "constant",
     )
+    if ledger.peek("logging.use_wandb") is True:
+        parts.trackers(ledger, "logging.use_wandb", "wandb")
+        ledger.move("logging.project_name", "logging.project")
+        ledger.move("logging.run_name", "logging.run_name")
+        ledger.move("logging.log_every", "logging.every")
     parts.checkpointing(ledger, "train.gradient_checkpointing")
     if ledger.has("train.dtype"):
         parts.precision(ledger, "train.dtype")
@@ -123,27 +128,44 @@ def _prompts(ledger: Ledger, trigger: str) -> None:
 
 
 def _data(ledger: Ledger, trigger: str) -> None:
-    found = []
+    folders = []
     dropouts, flips = [], []
     for key in list(ledger.theirs):
         match = re.fullmatch(r"(datasets\.\d+)\.(folder_path|dataset_path)", key)
         if match is None:
             continue
         place = match[1]
+        caption = str(ledger.peek(f"{place}.default_caption", "") or "").replace("[trigger]", trigger)
         if ledger.peek(f"{place}.is_reg"):
-            ledger.leave_all(re.escape(place) + r"\..*", parts.REGULARISATION)
+            if pictures.regularisation(ledger, key, "", caption, f"{place}.default_caption"):
+                ledger.take(f"{place}.is_reg")
+                ledger.leave(f"{place}.resolution", pictures.RUNS_SIZE)
+            else:
+                ledger.leave_all(re.escape(place) + r"\..*", pictures.ONE_SET)
             continue
-        entry: dict[str, Any] = {"path": str(ledger.peek(key))}
-        keys = [key, *parts.repeats(ledger, entry, f"{place}.num_repeats")]
-        if caption := ledger.peek(f"{place}.default_caption"):
-            entry["default_caption"] = str(caption).replace("[trigger]", trigger)
-            keys.append(f"{place}.default_caption")
-        found.append((entry, keys))
-        if ledger.peek(f"{place}.caption_ext") in ("txt", ".txt"):
-            ledger.take(f"{place}.caption_ext")
-        parts.resolution(ledger, f"{place}.resolution")
+        folder = pictures.Folder.at(ledger, key)
+        folder.repeats(ledger, f"{place}.num_repeats")
+        folder.option(ledger, f"{place}.loss_multiplier", "weight")
+        if caption:
+            folder.option(ledger, f"{place}.default_caption", "default_caption", caption)
+        folder.suffix(ledger, f"{place}.caption_ext")
+        _masks(ledger, folder, place)
+        folder.sized(ledger, f"{place}.resolution")
+        folders.append(folder)
         dropouts.append(f"{place}.caption_dropout_rate")
         flips.append(f"{place}.flip_x")
-    parts.sources(ledger, found)
+    pictures.place(ledger, folders)
+    pictures.regularisation_weight(ledger, "train.reg_weight")
     parts.same_everywhere(ledger, dropouts, "data.caption_dropout")
     parts.same_everywhere(ledger, flips, "data.flip")
+
+
+def _masks(ledger: Ledger, folder: pictures.Folder, place: str) -> None:
+    if ledger.peek(f"{place}.invert_mask"):
+        return  # listed with the reason, and the masks with it
+    if ledger.peek(f"{place}.alpha_mask"):
+        folder.option(ledger, f"{place}.alpha_mask", "masks", "alpha")
+    elif ledger.peek(f"{place}.mask_path"):
+        folder.option(ledger, f"{place}.mask_path", "masks")
+    if "masks" in folder.entry:
+        folder.option(ledger, f"{place}.mask_min_value", "mask_min_weight")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.translation import parts
+from acrf_engine.translation import kohya_data, parts
 from acrf_engine.translation.ledger import Ledger, flat, number
 
 NAME = "kohya"
@@ -23,10 +22,11 @@ PLAIN = {
     "max_train_epochs": "epochs",
     "seed": "seed",
     "save_every_n_steps": "checkpoint.every",
+    "save_every_n_epochs": "checkpoint.every_epochs",
     "sample_every_n_steps": "preview.every",
 }
 REASONS = (
-    (r"save_every_n_epochs|save_n_epoch_ratio|save_last_.*", "checkpoints are by steps here (checkpoint.every, .keep)"),
+    (r"save_n_epoch_ratio|save_last_.*", "see checkpoint.every, every_epochs and keep"),
     (r"sample_.*", "previews are by steps here (preview.every, preview.prompts)"),
     (r"network_module|network_type", "a LoRA is trained here (group `lora` says which)"),
     (r"algo|conv_(dim|alpha)|rank_dropout|module_dropout|factor|preset", "a LoRA of two factors is trained here"),
@@ -34,7 +34,6 @@ REASONS = (
     (r"ae|vae|qwen3|clip_[lg]|t5xxl|gemma2|dit", "a model is one folder in diffusers layout here"),
     *parts.COMMON_REASONS,
 )
-Entry = tuple[dict[str, Any], list[str]]
 
 
 def translate(values: dict[str, Any], path: Path) -> Ledger:
@@ -58,13 +57,17 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
     if (ratio := ledger.peek("lr_scheduler_min_lr_ratio")) is not None:
         rate = ledger.ours.get("learning_rate", 1e-4)
         ledger.put("schedule.min_lr", float(ratio) * rate, "lr_scheduler_min_lr_ratio")
+    if ledger.ours.get("scheduler") == "polynomial":
+        ledger.put("schedule.power", ledger.peek("lr_scheduler_power", 1), "lr_scheduler_power")
+    if asked := str(ledger.peek("log_with", "")).lower():
+        parts.trackers(ledger, "log_with", *(("tensorboard", "wandb") if asked == "all" else (asked,)))
     parts.precision(ledger, "mixed_precision")
     parts.checkpointing(ledger, "gradient_checkpointing")
     if (workers := ledger.peek("max_data_loader_n_workers")) is not None:
         ledger.put("data.num_workers", min(16, int(workers)), "max_data_loader_n_workers")
     _arguments(ledger)
     _prompts(ledger, path)
-    _data(ledger, path)
+    kohya_data.translate(ledger, path)
     for key, value in (("network_dim", 4), ("network_alpha", 1), ("gradient_accumulation", 1)):
         if "network_dim" in ledger.ours or "learning_rate" in ledger.ours:  # else it is a dataset config alone
             ledger.default(key, value)
@@ -121,61 +124,3 @@ def _prompts(ledger: Ledger, path: Path) -> None:
     ledger.put("preview.prompts", prompts[:16], "sample_prompts")
     if any(" --" in line for line in lines):
         ledger.notes.append("sample_prompts: options of a line (--w, --s, --d ...) are left out; see group `preview`")
-
-
-def _data(ledger: Ledger, path: Path) -> None:
-    found: list[Entry] = []
-    sizes, batches, flips, dropouts = [], [], [], []
-    for key in list(ledger.theirs):
-        match = re.fullmatch(r"((?:datasets\.\d+)\.subsets\.\d+)\.image_dir", key)
-        if match is None:
-            continue
-        subset = match[1]
-        if ledger.peek(f"{subset}.is_reg"):
-            ledger.leave_all(re.escape(subset) + r"\..*", parts.REGULARISATION)
-            continue
-        entry: dict[str, Any] = {"path": str(ledger.peek(key))}
-        keys = [key, *parts.repeats(ledger, entry, f"{subset}.num_repeats")]
-        if words := ledger.peek(f"{subset}.class_tokens"):
-            entry["default_caption"] = str(words)
-            keys.append(f"{subset}.class_tokens")
-        found.append((entry, keys))
-    folder = ledger.peek("train_data_dir")
-    if isinstance(folder, str) and not found:
-        found = _dreambooth(path.parent / folder, folder)
-    parts.sources(ledger, found)
-    for key in list(ledger.theirs):
-        place, _, name = key.rpartition(".")
-        if place and not place.startswith(("general", "datasets")):
-            continue
-        match name:
-            case "resolution":
-                sizes.append(key)
-            case "batch_size" | "train_batch_size":
-                batches.append(key)
-            case "flip_aug":
-                flips.append(key)
-            case "caption_dropout_rate":
-                dropouts.append(key)
-            case "caption_extension" if ledger.peek(key) == ".txt":
-                ledger.take(key)
-            case "caption_extension":
-                ledger.leave(key, "captions are .txt files here")
-    for key in sizes:
-        parts.resolution(ledger, key)
-    parts.same_everywhere(ledger, batches, "batch_size")
-    parts.same_everywhere(ledger, flips, "data.flip")
-    parts.same_everywhere(ledger, dropouts, "data.caption_dropout")
-
-
-def _dreambooth(folder: Path, given: str) -> list[Entry]:
-    """`10_name concept` folders: repeats and, where there is no caption, the words."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    named = [(name, match) for name in names if (match := re.fullmatch(r"(\d+)_(.+)", name))]
-    if not named:
-        return [({"path": given}, ["train_data_dir"])]
-    entries: list[Entry] = []
-    for name, match in named:
-        entry = {"path": str(folder / name), "repeats": int(match[1]), "default_caption": match[2]}
-        entries.append((entry, ["train_data_dir"]))
-    return entries

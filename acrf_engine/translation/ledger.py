@@ -145,7 +145,11 @@ def refused(key: str, value: Any) -> str:
 
 def _needs_others(key: str) -> bool:
     """Keys that are refused alone, because they only have an effect beside others."""
-    return key in ("schedule.cycles", "schedule.min_lr", "loss.weighting", "anchors.jitter")
+    return key in (
+        "schedule.cycles", "schedule.min_lr", "loss.weighting", "anchors.jitter", "schedule.power",
+        "logging.project", "logging.every", "logging.run_name", "optimizer",
+        "regularisation.weight", "regularisation.default_caption",
+    )  # fmt: skip
 
 
 def _refusal(values: dict[str, Any]) -> str | None:

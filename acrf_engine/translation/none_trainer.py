@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
-from acrf_engine.translation import parts
+from acrf_engine.translation import parts, pictures
 from acrf_engine.translation.ledger import Ledger, flat
 
 NAME = "None trainer"
@@ -32,7 +32,6 @@ REASONS = (
     (r"alpha_hf|beta_lf|lambda_(freq|style|struct|light|color|tex|mse)|enable_(freq|style)|loss_mode", OTHER_LOSSES),
     (r"raft_mode|free_stream_ratio|latent_jitter_scale", "not in the paper: training stays on the anchors"),
     (r"snr_floor", "the floor of the weights is 0.1, as in the paper (section 3.4)"),
-    (r"save_every_n_epochs", "checkpoints are by steps here (checkpoint.every)"),
     (r"auto_optimize|gpu_tier|gpu_memory_gb", "see group `memory`"),
     (r"shuffle|max_sequence_length|cache_arch", "always so here, as the pipeline does it"),
     *parts.COMMON_REASONS,
@@ -57,6 +56,8 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
         if ledger.has(f"{section}.mixed_precision"):
             parts.precision(ledger, f"{section}.mixed_precision")
         parts.checkpointing(ledger, f"{section}.gradient_checkpointing")
+    for key in [key for key in ledger.theirs if key.rpartition(".")[2] == "save_every_n_epochs"]:
+        ledger.move(key, "checkpoint.every_epochs")
     _model(ledger)
     _data(ledger)
     ledger.default("gradient_accumulation", 1)
@@ -75,17 +76,16 @@ def _model(ledger: Ledger) -> None:
 
 
 def _data(ledger: Ledger) -> None:
-    found = []
+    folders = []
     for key in list(ledger.theirs):
         match = re.fullmatch(r"dataset\.(sources|datasets)\.(\d+)\.(cache_directory|image_directory|path)", key)
         if match is None:
             continue
         source = key.rpartition(".")[0]
-        entry: dict[str, Any] = {"path": str(ledger.peek(key))}
-        keys = [key, *parts.repeats(ledger, entry, f"{source}.num_repeats")]
-        found.append((entry, keys))
-        if ledger.has(f"{source}.resolution_limit"):
-            parts.resolution(ledger, f"{source}.resolution_limit")
-    parts.sources(ledger, found)
-    if found:
+        folder = pictures.Folder.at(ledger, key)
+        folder.repeats(ledger, f"{source}.num_repeats")
+        folder.sized(ledger, f"{source}.resolution_limit", several=False)
+        folders.append(folder)
+    pictures.place(ledger, folders)
+    if folders:
         ledger.notes.append("their cache files are not read: pictures and captions have to lie in that folder")

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.translation import parts
-from acrf_engine.translation.ledger import Ledger, flat
+from acrf_engine.translation import parts, pictures
+from acrf_engine.translation.ledger import Ledger, flat, number
 
 NAME = "OneTrainer"
 PLAIN = {
@@ -31,6 +31,8 @@ REASONS = (
     (r"layer_filter.*", "see lora.targets: `std`, `ext`, or patterns of module names"),
     (r"backup.*|rolling_.*|save_.*|prevent_overwrites|continue_last_backup", "see group `checkpoint`"),
     (r"sample.*|samples.*|non_ema_sampling", "see group `preview`"),
+    (r"masked_training|unmasked_.*|normalize_masked.*", "see `masks` of a source"),
+    (r"enable_resolution_override|resolution_override", "off in their config"),
     (r"validat.*", "no validation by concept here"),
     (r"(train|temp)_device|multi_gpu|device_indexes|.*gradient_reduce.*", "see memory.device"),
     *parts.COMMON_REASONS,
@@ -78,13 +80,13 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
     if (factor := ledger.peek("learning_rate_min_factor")) is not None:
         rate = ledger.ours.get("learning_rate", 1e-4)
         ledger.put("schedule.min_lr", float(factor) * rate, "learning_rate_min_factor")
-    if ledger.has("resolution"):
-        parts.resolution(ledger, "resolution")
     parts.precision(ledger, "train_dtype") if ledger.has("train_dtype") else None
     if (workers := ledger.peek("dataloader_threads")) is not None:
         ledger.put("data.num_workers", min(16, int(workers)), "dataloader_threads")
     _checkpointing(ledger)
     _average(ledger)
+    if ledger.peek("tensorboard") is True:
+        parts.trackers(ledger, "tensorboard", "tensorboard")
     _by_steps(ledger, "save_every", "checkpoint.every")
     _by_steps(ledger, "sample_after", "preview.every")
     if ledger.peek("rolling_backup"):
@@ -122,7 +124,9 @@ def _average(ledger: Ledger) -> None:
 
 def _by_steps(ledger: Ledger, key: str, ours: str) -> None:
     unit = str(ledger.peek(f"{key}_unit", "NEVER")).upper()
-    if unit == "STEP":
+    if unit == "EPOCH" and ours == "checkpoint.every":
+        ledger.put("checkpoint.every_epochs", ledger.peek(key), key, f"{key}_unit")
+    elif unit == "STEP":
         ledger.put(ours, ledger.peek(key), key, f"{key}_unit")
     elif unit == "NEVER":
         ledger.take(f"{key}_unit")
@@ -142,7 +146,7 @@ def _prompts(ledger: Ledger) -> None:
 
 
 def _data(ledger: Ledger) -> None:
-    found, flips = [], []
+    folders, flips = [], []
     for key in list(ledger.theirs):
         match = re.fullmatch(r"(concepts\.\d+)\.path", key)
         if match is None:
@@ -156,17 +160,40 @@ def _data(ledger: Ledger) -> None:
         if why:
             ledger.leave_all(re.escape(place) + r"\..*", why)
             continue
-        entry: dict[str, Any] = {"path": str(ledger.peek(key))}
-        keys = [key, f"{place}.enabled"]
+        folder = pictures.Folder.at(ledger, key)
+        folder.keys.append(f"{place}.enabled")
         strategy = str(ledger.peek(f"{place}.balancing_strategy", "REPEATS")).upper()
         if strategy == "REPEATS":
-            keys += [*parts.repeats(ledger, entry, f"{place}.balancing"), f"{place}.balancing_strategy"]
-            keys += parts.repeats(ledger, entry, f"{place}.repeats")
+            folder.repeats(ledger, f"{place}.balancing")
+            folder.repeats(ledger, f"{place}.repeats")
+            folder.keys.append(f"{place}.balancing_strategy")
+        folder.option(ledger, f"{place}.loss_weight", "weight")
         if ledger.peek(f"{place}.text.prompt_source") == "sample":  # a .txt beside each picture
-            keys.append(f"{place}.text.prompt_source")
+            folder.keys.append(f"{place}.text.prompt_source")
         else:
-            ledger.leave(f"{place}.text.prompt_source", "captions are .txt files beside the pictures here")
-        found.append((entry, keys))
+            ledger.leave(f"{place}.text.prompt_source", "captions are .txt files beside the pictures, or `captions`")
+        own = ledger.peek(f"{place}.image.enable_resolution_override")
+        if own:
+            folder.keys.append(f"{place}.image.enable_resolution_override")
+        _sized(ledger, folder, f"{place}.image.resolution_override" if own else "resolution")
+        folders.append(folder)
         flips.append(f"{place}.image.enable_random_flip")
-    parts.sources(ledger, found)
+    pictures.place(ledger, folders)
+    if not folders and (sizes := pictures.sides(ledger, "resolution", several=False)):
+        ledger.put("resolution", sizes[0], "resolution")
+    _masks(ledger)
     parts.same_everywhere(ledger, flips, "data.flip")
+
+
+def _sized(ledger: Ledger, folder: pictures.Folder, key: str) -> None:
+    """`512`, `512x768`, or several by commas."""
+    text = str(ledger.peek(key, ""))
+    if "," in text:
+        ledger.theirs[key] = [number(part.strip()) for part in text.split(",")]
+    folder.sized(ledger, key)
+
+
+def _masks(ledger: Ledger) -> None:
+    if ledger.peek("masked_training"):
+        ledger.leave("masked_training", "masks are in a folder of their own here, under the pictures' names (masks)")
+        ledger.notes.append("their masks (NAME-masklabel.png) would be read as pictures: move them to another folder")

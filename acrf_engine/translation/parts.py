@@ -1,10 +1,8 @@
-"""What more than one trainer's config has: optimizers, schedules, sizes, precisions, sources of pictures."""
+"""What more than one trainer's config has: optimizers, schedules, precisions, and why keys are left out."""
 
 from __future__ import annotations
 
-import math
 from pathlib import PurePath
-from typing import Any
 
 from acrf_engine.translation.ledger import Z_IMAGE, Ledger
 
@@ -16,6 +14,7 @@ OPTIMIZERS = {
     "adafactor": "Adafactor",
     "prodigy": "Prodigy",
 }
+TRACKERS = ("tensorboard", "wandb", "trackio")
 ADAPTIVE = ("prodigy", "dadapt", "automagic")
 """Optimizers that scale the rate themselves: theirs, often 1.0, would wreck a LoRA with any other."""
 SCHEDULES = {
@@ -34,21 +33,19 @@ LOSS = "the loss here is AC-RF's own (group `loss`)"
 TEXT_ENCODER = "the text encoder is never trained here"
 CACHED = "latents and captions are always cached here"
 BUCKETS = "pictures always go into buckets here, by the model's own rules"
-CAPTIONS = "captions are used as they are written"
+CAPTIONS = "captions are used as they are written, after trigger and prefix"
 AUGMENTATION = "of augmentations only flips (data.flip) are here"
-REGULARISATION = "no regularisation pictures here"
-LOGGING = "every run is logged in its own folder"
+LOGGING = "every run is logged in its own folder (logging.trackers feeds other programs)"
 PREVIEW = "previews are drawn at the training size with CFG off"
 COMMON_REASONS = (
     (r"(min_|max_)?timestep.*|noise_?.*|.*noise_offset.*|.*flow_shift|shift|sigmoid_scale|.*noising.*", METHOD),
     (r"weighting_scheme|logit_(mean|std)|mode_scale|content_or_style|.*timestep_shift(ing)?", METHOD),
-    (r"loss_(type|weight.*|scaler)|huber.*|prior_loss_weight|masked_loss|(mse|mae|log_cosh|vb_loss)_.*", LOSS),
+    (r"loss_(type|weight.*|scaler)|huber.*|masked_loss|(mse|mae|log_cosh|vb_loss)_.*", LOSS),
     (r"(train_)?text_encoder.*|network_train_unet_only|train_unet|te_lr|clip_skip|max_token_length", TEXT_ENCODER),
     (r"cache_.*|vae_batch_size|skip_cache_check|.*_caching|clear_cache.*|caching_threads", CACHED),
     (r".*bucket.*", BUCKETS),
-    (r"shuffle_(caption|tokens)|keep_tokens.*|caption_(tag|separator|prefix|suffix).*|.*tag.*|.*caps_.*", CAPTIONS),
+    (r"shuffle_(caption|tokens)|keep_tokens.*|caption_(tag|separator|suffix).*|.*tag.*|.*caps_.*", CAPTIONS),
     (r"color_aug|random_crop|face_crop.*|enable_(random|fixed)_.*|enable_crop_jitter|flip_y|scale", AUGMENTATION),
-    (r"reg_data_dir|is_reg", REGULARISATION),
     (r"log.*|wandb.*|tensorboard.*|use_ui_logger|performance_log_every", LOGGING),
     (r"output_(dir|name|.*)|training_folder|workspace_dir|.*_dir|name|version", "a run has its own folder (--name)"),
     (r"save_(precision|dtype|model_as|format|state.*)|dtype|no_metadata|hash_latents.*", "LoRA files are in fp32"),
@@ -81,6 +78,7 @@ def optimizer(ledger: Ledger, key: str, rate: str, default: str = "") -> None:
             ledger.default("optimizer", default)
         taken = True
     elif plain in OPTIMIZERS:
+        ledger.move(rate, "learning_rate")  # first, since Prodigy is refused at the default rate
         taken = ledger.put("optimizer", OPTIMIZERS[plain], key)
     else:
         taken = False
@@ -92,7 +90,7 @@ def optimizer(ledger: Ledger, key: str, rate: str, default: str = "") -> None:
 
 
 def schedule(ledger: Ledger, key: str, cycles: str, warmup: str, default: str) -> None:
-    """Shape, restarts and warm-up. `warmup` below 1 is a share of the run, which is turned into steps where known."""
+    """Shape, restarts and warm-up. `warmup` below 1 is a share of the run."""
     name = str(ledger.peek(key, default))
     ours = SCHEDULES.get(name.lower().replace("_", "").replace(" ", ""))
     if ours is None:
@@ -110,33 +108,17 @@ def schedule(ledger: Ledger, key: str, cycles: str, warmup: str, default: str) -
         ledger.leave(cycles, "only cosine_with_restarts has cycles")
     steps = ledger.peek(warmup)
     if isinstance(steps, float) and 0 < steps < 1:
-        total = ledger.ours.get("steps")
-        if total is None:
-            ledger.leave(warmup, "a share of the run, whose steps are not known here (set schedule.warmup_steps)")
-        else:
-            ledger.put("schedule.warmup_steps", round(steps * total), warmup)
+        ledger.put("schedule.warmup_ratio", steps, warmup)
     else:
         ledger.move(warmup, "schedule.warmup_steps")
 
 
-def resolution(ledger: Ledger, key: str) -> None:
-    """A side, `width,height`, or a list of either: ours is the side of a square of that area, a multiple of 16."""
-    value = ledger.peek(key)
-    if value is None:
-        return
-    sizes = [float(part) for part in str(value).strip("[]()").replace("x", ",").split(",") if _is_number(part)]
-    if not sizes:
-        ledger.leave(key, "not a size")
-        return
-    side = max(sizes) if isinstance(value, list) else math.sqrt(sizes[0] * sizes[-1])
-    if isinstance(value, list) and len(set(sizes)) > 1:
-        ledger.notes.append(f"{key}: of the sizes {value} the largest is taken")
-    if (round(side / 16) * 16) != side:
-        ledger.notes.append(f"{key}: {value} is brought to a square's side in multiples of 16")
-    if ledger.ours.get("resolution", 0) < round(side / 16) * 16:
-        ledger.put("resolution", round(side / 16) * 16, key)
+def trackers(ledger: Ledger, key: str, *names: str) -> None:
+    """The trackers that `key` asks for by these names, where they are here too."""
+    if found := [name for name in names if name in TRACKERS]:
+        ledger.put("logging.trackers", found, key)
     else:
-        ledger.leave(key, "one size for all sources here: the largest is taken")
+        ledger.leave(key, f"of trackers, {', '.join(TRACKERS)} are here (logging.trackers)")
 
 
 def precision(ledger: Ledger, key: str) -> None:
@@ -153,29 +135,6 @@ def checkpointing(ledger: Ledger, key: str) -> None:
         ledger.put("memory.gradient_checkpointing", "on" if value else "off", key)
 
 
-def sources(ledger: Ledger, found: list[tuple[dict[str, Any], list[str]]]) -> None:
-    """The folders of pictures, each with the keys it comes from."""
-    if not found:
-        ledger.notes.append("no folder of pictures was found in the config: set `dataset`")
-        return
-    keys = [key for _, theirs in found for key in theirs]
-    entries = [entry for entry, _ in found]
-    plain = len(entries) == 1 and set(entries[0]) == {"path"}
-    ledger.put("dataset", entries[0]["path"] if plain else entries, *keys)
-
-
-def repeats(ledger: Ledger, entry: dict[str, Any], key: str) -> list[str]:
-    """Put whole repeats into a source; others are listed. Returns the keys that it took."""
-    value = ledger.peek(key)
-    if value is None or value == 1:
-        return [key] if ledger.has(key) else []
-    if not isinstance(value, int | float) or value != int(value) or not 1 <= value <= 1000:
-        ledger.leave(key, "repeats are whole numbers here")
-        return []
-    entry["repeats"] = int(value)
-    return [key]
-
-
 def same_everywhere(ledger: Ledger, keys: list[str], ours: str) -> None:
     """A setting that they have by folder and we for all: taken where all folders agree."""
     keys = [key for key in keys if ledger.has(key)]
@@ -184,10 +143,3 @@ def same_everywhere(ledger: Ledger, keys: list[str], ours: str) -> None:
         ledger.put(ours, ledger.peek(keys[0]), *keys)
     for key in keys:
         ledger.leave(key, f"one value for all folders here ({ours})")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return float(text) > 0
-    except ValueError:
-        return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -136,27 +136,12 @@ BRAILLE = SymbolSet(
     markers=MARKERS,
     several="+",
 )
-BLOCK = SymbolSet(
+BLOCK = replace(
+    BRAILLE,
     name="block",
-    dots_x=2,
     dots_y=2,
     table=tuple(tuple(_QUADRANTS[left + 4 * right] for right in range(4)) for left in range(4)),
-    ring="○",
-    disc="●",
     bar=" ▖▄",
-    column=" ▁▂▃▄▅▆▇█",
-    mark="┃",
-    track="─",
-    axis=("┤", "│"),
-    crosshair="│",
-    broken="▾",
-    swatch=("━", "╌"),
-    dots="┈",
-    shades=SHADES,
-    cell="█",
-    nothing="·",
-    markers=MARKERS,
-    several="+",
     spelling=_coarse_braille(2, _quadrant),
 )
 ASCII = SymbolSet(

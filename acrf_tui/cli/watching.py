@@ -32,13 +32,14 @@ def runs(args: argparse.Namespace) -> int:
         print(f"no runs in {runs_dir_of(args)} (start one with `acrf-tui demo`)")
         return 0
     width = max(len(row["name"]) for row in rows)
-    print(f"{'name':{width}}  {'state':11}  {'step':>15}  {'loss':>8}  {'age':>8}  folder")
+    print(f"{'name':{width}}  {'state':11}  {'step':>15}  {'loss':>8}  {'best':>15}  {'age':>8}  folder")
     for row in rows:
         step = f"{row['step']}/{row['total_steps'] or '?'}"
         loss = f"{row['loss']:.4f}" if row["loss"] is not None else "-"
+        best = f"{row['best']['loss']:.4f} @{row['best']['step']}" if row["best"] else "-"
         how_old = age(row["age_s"])
         state = "waiting" if row["waiting"] else row["state"]
-        print(f"{row['name']:{width}}  {state:11}  {step:>15}  {loss:>8}  {how_old:>8}  {row['folder']}")
+        print(f"{row['name']:{width}}  {state:11}  {step:>15}  {loss:>8}  {best:>15}  {how_old:>8}  {row['folder']}")
     return 0
 
 
@@ -48,7 +49,7 @@ def _summary(folder: RunFolder) -> dict[str, Any]:
     except RunError as error:
         return {
             "name": folder.name, "state": "unreadable", "step": 0, "total_steps": 0, "loss": None, "age_s": 0.0,
-            "folder": str(folder.path), "error": str(error), "waiting": None,
+            "folder": str(folder.path), "error": str(error), "waiting": None, "best": None,
         }  # fmt: skip
     return {
         "name": folder.name,
@@ -60,6 +61,7 @@ def _summary(folder: RunFolder) -> dict[str, Any]:
         "folder": str(folder.path),
         "error": status.error,
         "waiting": status.waiting or None,
+        "best": status.best,
     }
 
 

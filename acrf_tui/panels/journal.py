@@ -12,9 +12,10 @@ from textual.widgets import Input
 from acrf_tui.charts.lines import Line, LineView, fit, line, wrap
 from acrf_tui.charts.symbols import ASCII, BRAILLE, SymbolSet
 from acrf_tui.filtering import matching
+from acrf_tui.journal import Entry
 from acrf_tui.panels import numbers
 from acrf_tui.panels.panel import Panel
-from acrf_tui.state import Entry, RunState
+from acrf_tui.state import RunState
 
 EMPTY = "nothing yet: commands, checkpoints and warnings appear here"
 HOW_TO_FILTER = "/ filters"

@@ -87,6 +87,8 @@ def run_lines(state: RunState, facts: FolderFacts | None, folder: Path, width: i
         rows += labelled("runs on", f"{plan.device}, {plan.dtype}", width)
         rows += data_lines(plan, width)
         rows += lora_lines(plan, facts.lora_bytes if facts else None, width)
+        if state.best is not None:
+            rows += labelled("best", f"step {state.best.step:,}, validation {state.best.loss:.4f}", width)
         known = (f"{name} {plan.versions[name]}" for name in VERSIONS if name in plan.versions)
         rows += listed("versions", known, width)
     return rows + folder_lines(folder, width)

@@ -39,7 +39,7 @@ class CompareScreen(CalmScreen[None]):
 
     CSS_PATH = "../styles/compare.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-w-tiny"), (60, "-w-normal")]  # noqa: RUF012 (an instance variable in Screen)
-    VERTICAL_BREAKPOINTS = [(0, "-h-tiny"), (20, "-h-short"), (BOTH_FROM_ROWS, "-h-both")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-h-tiny"), (20, "-h-short"), (BOTH_FROM_ROWS, "-h-both")]  # noqa: RUF012 (as above)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("m", "metric(1)", "Metric", id="compare.metric", tooltip="The next metric"),
         Binding("M", "metric(-1)", "Back", id="compare.metric-back", tooltip="The metric before", show=False),

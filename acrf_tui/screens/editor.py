@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Container, Horizontal
 from textual.reactive import Reactive
 from textual.widget import Widget
@@ -26,7 +26,7 @@ from acrf_tui.screens.editor_document import (
     Reading,
     as_in_file,
     at_default,
-    reasons_by_field,
+    next_problem,
     state_of,
     states_of,
 )
@@ -34,6 +34,7 @@ from acrf_tui.screens.editor_drafts import DraftKeeper
 from acrf_tui.screens.editor_fields import FormField, form_of
 from acrf_tui.screens.editor_files import Draft, is_shipped
 from acrf_tui.screens.editor_inline import InlineEditor
+from acrf_tui.screens.editor_keys import BINDINGS
 from acrf_tui.screens.editor_list import FieldList
 from acrf_tui.screens.editor_rows import LEGEND, Status, detail_lines, problem_line, status_line
 from acrf_tui.screens.editor_saving import Saving
@@ -56,21 +57,9 @@ class EditorScreen(CalmScreen[Path | None]):
         (110, "-w-normal"),
         (170, "-w-wide"),
     ]
-    VERTICAL_BREAKPOINTS = [(0, "-h-tiny"), (20, "-h-short"), (30, "-h-normal")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-h-tiny"), (20, "-h-short"), (30, "-h-normal")]  # noqa: RUF012 (as above)
     focused: Reactive[Widget | None] = Reactive(None, repaint=False)  # Screen's own repaints all of it: 40 KB a tab
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f2", "save", "Save", id="editor.save", tooltip="Save the YAML to its file"),
-        Binding("ctrl+s", "save", "Save", id="editor.save-too", tooltip="Save the YAML to its file", show=False),
-        Binding("f4", "other_side", "Form/YAML", id="editor.other-side", tooltip="Go between the form and the YAML"),
-        Binding("escape", "leave", "Leave", id="editor.leave", tooltip="Drop the filter, then leave the editor"),
-        Binding("q", "leave", "Leave", id="editor.leave-too", tooltip="Leave the editor", show=False),
-        Binding("f1", "help", "Help", id="editor.help", tooltip="Show the keys that work now"),
-        Binding("question_mark", "help", "Help", id="app.help", tooltip="Show the keys that work now", show=False),
-        Binding("f3", "next_problem", "Problem", id="editor.next-problem", tooltip="Go to what is wrong next"),
-        Binding("f5", "save_as", "Save as", id="editor.save-as", tooltip="Save to another file"),
-        Binding("ctrl+z", "undo", "Undo", id="editor.undo", tooltip="Take back the last change", show=False),
-        Binding("ctrl+y", "redo", "Redo", id="editor.redo", tooltip="Make it again", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = BINDINGS
 
     def __init__(self, path: Path, *, base: Path | None = None) -> None:
         super().__init__()
@@ -316,21 +305,17 @@ class EditorScreen(CalmScreen[Path | None]):
             self.yaml.go_to_line(self.live.reading.error_line or 1)
             return
         fields = [field for group in self.groups for field in group.fields]
-        wrong = reasons_by_field(fields, self.live.reading.problems)
-        order = [field.key for field in fields if field.key in wrong]
-        if not order:
-            lines = [problem.line for problem in self.live.reading.problems if problem.line]
-            if lines:
-                self.to_yaml()
-                self.yaml.go_to_line(lines[0])
-            else:
-                self.notify("Nothing is wrong.")
-            return
         here = self.fields.row.key if self.fields.row is not None else ()
-        following = order[order.index(here) + 1 :] if here in order else order
-        self._filter("")
-        self.fields.focus()
-        self.fields.go_to_field((following or order)[0])
+        place = next_problem(fields, self.live.reading.problems, here)
+        if place is None:
+            self.notify("Nothing is wrong.")
+        elif isinstance(place, int):
+            self.to_yaml()
+            self.yaml.go_to_line(place)
+        else:
+            self._filter("")
+            self.fields.focus()
+            self.fields.go_to_field(place)
 
     def action_filter(self) -> None:
         """Let the user type what to look for."""

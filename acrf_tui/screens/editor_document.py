@@ -121,6 +121,16 @@ def reasons_by_field(fields: Sequence[FormField], problems: Sequence[Problem]) -
     return found
 
 
+def next_problem(fields: Sequence[FormField], problems: Sequence[Problem], here: Key) -> Key | int | None:
+    """Where to look after the field `here`: the next wrong field, around the end; else a line of the text, or None."""
+    wrong = reasons_by_field(fields, problems)
+    order = [field.key for field in fields if field.key in wrong]
+    if not order:
+        return next((problem.line for problem in problems if problem.line), None)
+    following = order[order.index(here) + 1 :] if here in order else order
+    return (following or order)[0]
+
+
 def reason_of_group(group: FormGroup, problems: Sequence[Problem]) -> str:
     """What is wrong with a group as a whole."""
     told = reasons_by_field(group.fields, problems).values()

@@ -138,6 +138,8 @@ def _entries(paths: Iterable[Path], origin: str) -> list[ConfigEntry]:
 
 def settings_rows(config: RunConfig) -> list[Row]:
     """The settings that decide what a run does, with units, in the order of a training's own story."""
+    from acrf_engine.optimizer_config import rate_text, schedule_text  # slow to import: pydantic
+
     rows: list[Row] = [("model", _model(config.model)), ("data set", _dataset(config))]
     if config.trigger:
         rows.append(("trigger", config.trigger))
@@ -148,16 +150,11 @@ def settings_rows(config: RunConfig) -> list[Row]:
         ("length", f"{length}, {pictures} pictures a step ({config.batch_size} × {config.gradient_accumulation})"),
         ("LoRA", f"rank {config.network_dim}, alpha {config.network_alpha:g}, {_targets(config)}"),
         ("anchors", f"K {config.turbo_steps} from the {config.anchors.source}, jitter {config.jitter_scale:g}"),
-        ("rate", f"{_rate(config.learning_rate)}, {_schedule(config)}"),
+        ("rate", f"{rate_text(config.learning_rate)}, {schedule_text(config.scheduler, config.schedule)}"),
         ("optimizer", f"{config.optimizer}, weight decay {config.optimization.weight_decay:g}"),
         ("loss", _loss(config)),
         ("saves", _saves(config)),
     ]
-
-
-def _rate(value: float) -> str:
-    mantissa, _, exponent = f"{value:e}".partition("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _model(model: str) -> str:
@@ -173,15 +170,6 @@ def _dataset(config: RunConfig) -> str:
 def _targets(config: RunConfig) -> str:
     what = {"std": "attention", "ext": "attention + feed-forward"}.get(str(config.lora.targets), "patterns")
     return f"{what} + refiners" if config.lora.refiners else what
-
-
-def _schedule(config: RunConfig) -> str:
-    name = config.scheduler.replace("_", " ")
-    if config.scheduler == "cosine_with_restarts":
-        name = f"cosine, {config.schedule.cycles} arcs"
-    end = "" if config.scheduler == "constant" else f" to {_rate(config.schedule.min_lr)}"
-    warmup = f", {config.schedule.warmup_steps} steps of warm-up" if config.schedule.warmup_steps else ""
-    return f"{name}{end}{warmup}"
 
 
 def _loss(config: RunConfig) -> str:

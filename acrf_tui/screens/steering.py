@@ -10,9 +10,10 @@ from textual.binding import ActiveBinding
 from textual.screen import Screen
 
 from acrf_tui.feed import Answered, Feed, RunSource
+from acrf_tui.journal import describe_ack
 from acrf_tui.panels.header import Header
 from acrf_tui.screens.dialogs import HelpDialog, KeyHelp, LeaveDialog, RateDialog
-from acrf_tui.state import RunState, describe_ack
+from acrf_tui.state import RunState
 
 STEERABLE: frozenset[str] = frozenset({"running", "paused"})
 LEAVABLE: frozenset[str] = frozenset({"running", "paused", "caching", "starting"})

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acrf_engine.protocol import Pictures, Plan, Step, to_wire
+from acrf_engine.protocol import Pictures, Plan, Step
 from acrf_engine.run import blocks, telemetry
 from acrf_engine.run.columns import STEP_COLUMNS, StepColumns
 from acrf_engine.run.telemetry import TelemetryReader, TelemetryWriter
+from acrf_engine.run.wire import to_wire
 
 B = blocks.BLOCK_STEPS
 

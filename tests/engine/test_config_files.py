@@ -165,6 +165,8 @@ def test_wrong_types_and_values_out_of_range_name_line_and_key(write, line: str,
     [
         ("scheduler: cosine\nschedule: {cycles: 5}", "schedule.cycles has no effect"),
         ("scheduler: constant\nschedule: {min_lr: 1e-5}", "schedule.min_lr has no effect"),
+        ("scheduler: linear\nschedule: {power: 3}", "schedule.power has no effect"),
+        ("schedule: {warmup_steps: 5, warmup_ratio: 0.1}", "both given"),
         ("snr_gamma: 0\nloss: {weighting: min_snr_plus_one}", "loss.weighting has no effect"),
         ("jitter_scale: 0\nanchors: {jitter: normal}", "anchors.jitter has no effect"),
         ("validation: {every: 10}", "validation.every has no effect with validation.holdout 0"),

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from acrf_engine.protocol import to_wire
 from acrf_engine.run.curves import MOST_POINTS, WINDOW, Curve, read_curve, sparkline, stamp_of, typical_step_time
 from acrf_engine.run.folder import RunFolder, create_run
 from acrf_engine.run.telemetry import TelemetryReader, TelemetryWriter
+from acrf_engine.run.wire import to_wire
 from tests.engine.test_telemetry import plan, step
 
 

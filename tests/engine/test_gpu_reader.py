@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from acrf_engine.protocol import MAX_EVENT_BYTES, Hardware, encode, from_wire, to_wire
+from acrf_engine.protocol import Hardware
 from acrf_engine.run.hardware import NO_GPU, SLOWDOWNS, GpuReader, fitted, sample
+from acrf_engine.run.wire import MAX_EVENT_BYTES, encode, from_wire, to_wire
 from tests.nvml import GIB, Nvml, card
 
 

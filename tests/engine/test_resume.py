@@ -28,10 +28,10 @@ from acrf_engine.run.folder import RunFolder, create_run
 from acrf_engine.training import checkpoint
 from acrf_engine.training.checkpoint import CheckpointError, Snapshot
 from acrf_engine.training.identity import MismatchError
-from acrf_engine.training.optim import Ramp
 from acrf_engine.training.parking import move
 from acrf_engine.training.preparation import Prepared, prepare
 from acrf_engine.training.previews import draw_previews
+from acrf_engine.training.schedule import Ramp
 from acrf_engine.training.trainer import Trainer
 
 Make = Callable[..., Trainer]

@@ -19,10 +19,9 @@ from acrf_engine.protocol import (
     StateChanged,
     Step,
     WarningEvent,
-    from_wire,
-    to_wire,
 )
 from acrf_engine.run.telemetry import TelemetryReader, TelemetryWriter
+from acrf_engine.run.wire import from_wire, to_wire
 
 
 def step(number: int, **changes: Any) -> Step:

@@ -47,6 +47,7 @@ gradient_accumulation_steps = 2
 gradient_checkpointing = true
 mixed_precision = "bf16"
 min_snr_gamma = 5
+prior_loss_weight = 0.7
 seed = 42
 max_data_loader_n_workers = 4
 save_every_n_epochs = 1
@@ -79,13 +80,18 @@ enable_bucket = true
   image_dir = "/data/cat"
   num_repeats = 10
   class_tokens = "sks cat"
+  caption_prefix = "best,"
+  alpha_mask = true
 
   [[datasets.subsets]]
   image_dir = "/data/more"
+  caption_extension = ".caption"
 
   [[datasets.subsets]]
   image_dir = "/data/reg"
   is_reg = true
+  class_tokens = "cat"
+  num_repeats = 2
 """
 AI_TOOLKIT = """
 job: extension
@@ -107,11 +113,19 @@ config:
           num_repeats: 3
           resolution: [512, 768, 1024]
           flip_x: true
+          mask_path: /path/to/masks
+          mask_min_value: 0.1
+          loss_multiplier: 0.5
+        - folder_path: /path/to/people
+          is_reg: true
+          default_caption: a person
+          resolution: [512, 768, 1024]
       train:
         batch_size: 1
         steps: 3000
         gradient_accumulation: 4
         train_unet: true
+        reg_weight: 0.8
         train_text_encoder: false
         gradient_checkpointing: true
         noise_scheduler: flowmatch
@@ -161,13 +175,13 @@ ONETRAINER: dict[str, Any] = {
     "train_dtype": "BFLOAT_16",
     "gradient_checkpointing": "CPU_OFFLOADED",
     "dataloader_threads": 2,
-    "resolution": "512",
+    "resolution": "512,768",
     "timestep_distribution": "LOGIT_NORMAL",
     "clip_grad_norm": 1.0,
     "loss_weight_fn": "CONSTANT",
     "loss_weight_strength": 5.0,
     "offset_noise_weight": 0.0,
-    "masked_training": False,
+    "masked_training": True,
     "layer_filter": "^(?=.*attention)(?!.*refiner).*,^(?=.*feed_forward)(?!.*refiner).*",
     "layer_filter_preset": "attn-mlp",
     "layer_filter_regex": True,
@@ -190,7 +204,7 @@ ONETRAINER: dict[str, Any] = {
 CONCEPTS: list[dict[str, Any]] = [
     {
         "name": "cat", "path": "/data/cat", "enabled": True, "balancing": 4.0, "balancing_strategy": "REPEATS",
-        "include_subdirectories": False,
+        "include_subdirectories": False, "loss_weight": 0.5,
         "image": {"enable_random_flip": True, "enable_crop_jitter": True},
         "text": {"prompt_source": "sample", "enable_tag_shuffling": False},
     },
@@ -283,19 +297,24 @@ def test_kohya_with_its_dataset_config(files: dict[str, Path]) -> None:
     assert config.model == "Tongyi-MAI/Z-Image-Turbo"
     assert (config.network_dim, config.network_alpha, config.lora.dropout, config.lora.use_dora) == (32, 16, 0.1, True)
     assert (config.learning_rate, config.optimizer, config.optimization.weight_decay) == (2e-4, "AdamW8bit", 0.05)
-    assert (config.scheduler, config.schedule.cycles, config.schedule.warmup_steps) == ("cosine_with_restarts", 2, 200)
+    assert (config.scheduler, config.schedule.cycles, config.schedule.warmup_ratio) == ("cosine_with_restarts", 2, 0.1)
+    assert (config.checkpoint.every, config.checkpoint.every_epochs) == (250, 1)
     assert (config.steps, config.gradient_accumulation, config.batch_size, config.resolution) == (2000, 2, 2, 1024)
     assert (config.memory.dtype, config.memory.gradient_checkpointing, config.seed) == ("bf16", "on", 42)
     assert (config.checkpoint.every, config.preview.every) == (250, 250)
     assert config.preview.prompts == ["a sks cat", "a dog"]
     assert config.data.flip
-    assert [(s.path, s.repeats, s.default_caption) for s in config.sources()] == [
-        ("/data/cat", 10, "sks cat"), ("/data/more", 1, ""),
-    ]  # fmt: skip
+    cat, more = config.sources()
+    assert (cat.path, cat.repeats, cat.default_caption, cat.prefix) == ("/data/cat", 10, "sks cat", "best,")
+    assert (cat.masks, cat.caption_extension) == ("alpha", ".txt")
+    assert (more.path, more.repeats, more.caption_extension, more.masks) == ("/data/more", 1, ".caption", "")
+    regularisation = config.regularisation
+    assert (regularisation.path, regularisation.default_caption) == ("/data/reg", "cat")
+    assert (regularisation.weight, regularisation.ratio, config.data.upscale) == (0.7, 1, True)
     why = why_not(ledger)
     assert "unet_lr goes before it" in why["learning_rate"]
     assert "anchors" in why["timestep_sampling"]
-    assert "no regularisation pictures" in why["datasets.0.subsets.2.image_dir"]
+    assert "as many as training pictures" in why["datasets.0.subsets.2.num_repeats"]
     assert why["my_own_option"] == "no counterpart here"
     assert "general.caption_extension" in ledger.as_here
 
@@ -310,9 +329,13 @@ def test_ai_toolkit(files: dict[str, Path]) -> None:
     assert (config.checkpoint.every, config.checkpoint.keep, config.preview.every) == (250, 4, 250)
     assert (config.preview.steps, config.preview.seed) == (8, 42)
     assert config.preview.prompts[0] == "p3r5on holding a coffee cup, in a beanie, sitting at a cafe"
-    assert (config.data.caption_dropout, config.data.flip, config.resolution) == (0.05, True, 1024)
-    assert [(source.path, source.repeats) for source in config.sources()] == [("/path/to/images", 3)]
-    assert any("of the sizes" in note for note in ledger.notes)
+    assert (config.data.caption_dropout, config.data.flip, config.resolution) == (0.05, True, "auto")
+    (source,) = config.sources()
+    assert (source.path, source.repeats, source.weight) == ("/path/to/images", 3, 0.5)
+    assert (source.masks, source.mask_min_weight, source.resolution) == ("/path/to/masks", 0.1, [512, 768, 1024])
+    regularisation = config.regularisation
+    assert (regularisation.path, regularisation.default_caption) == ("/path/to/people", "a person")
+    assert regularisation.weight == 0.8
     why = why_not(ledger)
     assert "no training adapter" in why["model.assistant_lora_path"]
     assert "model.quantize" in why
@@ -327,10 +350,13 @@ def test_onetrainer_with_its_concepts(files: dict[str, Path]) -> None:
     assert (config.scheduler, config.learning_rate, config.schedule.warmup_steps) == ("cosine", 3e-4, 200)
     assert config.schedule.min_lr == pytest.approx(3e-6)
     assert (config.optimizer, config.optimization.weight_decay, config.epochs) == ("AdamW", 0.01, 100)
-    assert (config.batch_size, config.gradient_accumulation, config.resolution) == (2, 1, 512)
+    assert (config.batch_size, config.gradient_accumulation) == (2, 1)
     assert (config.checkpoint.every, config.preview.prompts, config.preview.seed) == (500, ["a cat"], 7)
-    assert [(source.path, source.repeats) for source in config.sources()] == [("/data/cat", 4)]
+    assert [(source.path, source.repeats, source.weight, source.resolution) for source in config.sources()] == [
+        ("/data/cat", 4, 0.5, [512, 768])
+    ]
     assert config.data.flip
+    assert any("-masklabel.png" in note for note in ledger.notes)
     why = why_not(ledger)
     assert "off in their config" in why["loss_weight_strength"]
     assert "by minute there" in why["sample_after"]
@@ -348,6 +374,7 @@ def test_none_trainer(files: dict[str, Path]) -> None:
     assert (config.epochs, config.gradient_accumulation, config.optimization.weight_decay) == (10, 4, 0)
     assert (config.scheduler, config.schedule.cycles, config.schedule.warmup_steps) == ("cosine_with_restarts", 1, 100)
     assert [(source.path, source.repeats) for source in config.sources()] == [("/srv/datasets/one", 10)]
+    assert config.resolution == 1024
     assert "acrf.shift" in ledger.as_here
     assert "training stays on the anchors" in why_not(ledger)["acrf.raft_mode"]
 
@@ -410,12 +437,72 @@ def test_folders_named_by_repeats_become_sources(tmp_path: Path) -> None:
         (tmp_path / "train" / name).mkdir(parents=True)
     path = tmp_path / "a.toml"
     path.write_text('train_data_dir = "train"\nnetwork_dim = 8\nresolution = "768,1024"\n')
-    config = read_back(translate(path), path)
+    ledger = translate(path)
+    config = read_back(ledger, path)
     folder = tmp_path / "train"
     assert [(source.path, source.repeats, source.default_caption) for source in config.sources()] == [
         (str(folder / "10_sks cat"), 10, "sks cat"), (str(folder / "2_photo"), 2, "photo"),
     ]  # fmt: skip
     assert config.resolution == 880
+    assert {source.caption_extension for source in config.sources()} == {".caption"}
+    assert any("kohya's default" in note for note in ledger.notes)
+
+
+def test_folders_of_regularisation_pictures_are_one_set(tmp_path: Path) -> None:
+    (tmp_path / "reg" / "1_person").mkdir(parents=True)
+    path = tmp_path / "a.toml"
+    path.write_text('train_data_dir = "train"\nreg_data_dir = "reg"\ncaption_extension = ".txt"\nnetwork_dim = 8\n')
+    config = read_back(translate(path), path)
+    assert (config.regularisation.path, config.regularisation.default_caption) == ("reg", "person")
+    assert config.sources()[0].caption_extension == ".txt"
+
+
+TWO_SIZES = """
+[[datasets]]
+resolution = 512
+[[datasets.subsets]]
+image_dir = "/data/cat"
+num_repeats = 2
+caption_extension = ".txt"
+
+[[datasets]]
+resolution = 768
+[[datasets.subsets]]
+image_dir = "/data/cat"
+num_repeats = 2
+caption_extension = ".txt"
+"""
+
+
+def test_a_folder_given_again_for_another_size_is_one_source_with_both(tmp_path: Path) -> None:
+    path = tmp_path / "data.toml"
+    path.write_text(TWO_SIZES)
+    config = read_back(translate(path), path)
+    assert [(s.path, s.repeats, s.resolution) for s in config.sources()] == [("/data/cat", 2, [512, 768])]
+
+
+def test_a_folder_given_again_with_other_options_is_listed(tmp_path: Path) -> None:
+    path = tmp_path / "data.toml"
+    path.write_text(TWO_SIZES.replace("num_repeats = 2", "num_repeats = 3", 1))
+    ledger = translate(path)
+    assert [(s.repeats, s.resolution) for s in read_back(ledger, path).sources()] == [(3, None)]
+    assert "this folder is given above" in why_not(ledger)["datasets.1.subsets.0.image_dir"]
+
+
+def test_masks_that_are_inverted_are_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "ai.yaml"
+    path.write_text(AI_TOOLKIT.replace("mask_min_value: 0.1", "invert_mask: true"))
+    ledger = translate(path)
+    assert read_back(ledger, path).sources()[0].masks == ""
+    assert "white where the loss counts" in why_not(ledger)["datasets.0.mask_path"]
+
+
+def test_an_option_that_is_out_of_range_does_not_cost_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "ai.yaml"
+    path.write_text(AI_TOOLKIT.replace("loss_multiplier: 0.5", "loss_multiplier: 0"))
+    ledger = translate(path)
+    assert read_back(ledger, path).sources()[0].path == "/path/to/images"
+    assert "greater than 0" in why_not(ledger)["datasets.0.loss_multiplier"]
 
 
 def test_what_they_do_without_being_told_is_written_out(tmp_path: Path) -> None:
@@ -464,3 +551,20 @@ def test_no_value_makes_it_crash_or_write_what_does_not_load(
     except ConfigError:
         return
     read_back(ledger, path)
+
+
+def test_optimizers_schedules_trackers_and_epochs_are_taken_over(tmp_path: Path) -> None:
+    kohya = tmp_path / "kohya.toml"
+    text = KOHYA.replace('"AdamW8bit"', '"Prodigy"').replace("unet_lr = 2e-4", "unet_lr = 1.0")
+    text = text.replace('"cosine_with_restarts"', '"polynomial"\nlr_scheduler_power = 2.5\nlog_with = "all"')
+    kohya.write_text(text, encoding="utf-8")
+    ledger = translate(kohya)
+    assert (ledger.ours["optimizer"], ledger.ours["learning_rate"]) == ("Prodigy", 1.0)
+    assert (ledger.ours["scheduler"], ledger.ours["schedule.power"]) == ("polynomial", 2.5)
+    assert ledger.ours["logging.trackers"] == ["tensorboard", "wandb"]
+    toolkit = tmp_path / "toolkit.yaml"
+    logging = "logging: {use_wandb: true, project_name: mine, log_every: 10}\n      model:"
+    toolkit.write_text(AI_TOOLKIT.replace("model:", logging, 1), encoding="utf-8")
+    ledger = translate(toolkit)
+    assert ledger.ours["logging.trackers"] == ["wandb"]
+    assert (ledger.ours["logging.project"], ledger.ours["logging.every"]) == ("mine", 10)

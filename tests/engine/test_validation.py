@@ -17,8 +17,8 @@ from exactly import all_equal, everything, poison_the_global_generators, trace
 from acrf_engine.check import check
 from acrf_engine.config import RunConfig
 from acrf_engine.data.errors import DataError
-from acrf_engine.protocol import to_wire
 from acrf_engine.randomness import generator
+from acrf_engine.run.wire import to_wire
 from acrf_engine.training.trainer import Trainer
 from acrf_engine.training.validation import Validator
 

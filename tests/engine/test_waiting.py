@@ -17,7 +17,7 @@ import platformdirs
 import psutil
 import pytest
 
-from acrf_engine.protocol import Ack, to_wire
+from acrf_engine.protocol import Ack
 from acrf_engine.run import waiting
 from acrf_engine.run.admission import Admission
 from acrf_engine.run.devices import candidates, visible_gpus
@@ -25,6 +25,7 @@ from acrf_engine.run.folder import RunError, RunFolder, create_run
 from acrf_engine.run.hardware import GpuReader
 from acrf_engine.run.logout import ends_at_logout
 from acrf_engine.run.supervisor import Supervisor
+from acrf_engine.run.wire import to_wire
 from tests.nvml import GIB, Nvml, card
 
 Make = Callable[[str], RunFolder]
@@ -119,7 +120,8 @@ def test_a_run_that_gives_its_vram_back_lets_the_next_one_go(held: Make) -> None
 HOLD = """
 import sys
 from acrf_engine.run.folder import RunFolder
-from acrf_engine.protocol import Ack, to_wire
+from acrf_engine.protocol import Ack
+from acrf_engine.run.wire import to_wire
 from acrf_engine.run import waiting
 from acrf_engine.run.admission import Admission
 folder = RunFolder(sys.argv[1])

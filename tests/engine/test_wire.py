@@ -28,12 +28,9 @@ from acrf_engine.protocol import (
     Step,
     Validation,
     WarningEvent,
-    clip_text,
-    encode,
-    from_wire,
-    to_wire,
 )
 from acrf_engine.run.link import Reporter, split
+from acrf_engine.run.wire import clip_text, encode, from_wire, to_wire
 
 LIMIT = 4000
 numbers = st.floats(width=64)

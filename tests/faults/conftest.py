@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from nursery import golden, nursery  # noqa: F401
+from nursery import golden as golden
+from nursery import nursery as nursery
 
 ROWS = pytest.StashKey[list["Row"]]()
 STARTED = pytest.StashKey[float]()

@@ -120,6 +120,7 @@ def test_an_app_that_hangs_is_ended_with_the_terminal_put_back(row: Row, how: st
         assert takes_lines(app)
 
 
+@pytest.mark.full_only
 @pytest.mark.fault("app: stopped (SIGSTOP), for a minute")
 def test_a_stopped_app_holds_nothing_up(live: LiveRun, row: Row, trials: Trials, record_property: Any) -> None:
     """The median time between steps stays below 3 x that with a live app; continued, the app shows the present."""
@@ -165,6 +166,7 @@ def _no_slower(before: list[dict[str, Any]], during: list[dict[str, Any]], recor
     assert ratio < NOTICEABLE
 
 
+@pytest.mark.full_only
 @pytest.mark.fault("app: many, attached and killed")
 def test_many_apps_leave_no_thread_and_no_descriptor(live: LiveRun, row: Row, trials: Trials) -> None:
     """After all of them, supervisor and worker have the threads and descriptors of before; steps keep coming."""

@@ -90,6 +90,7 @@ def live() -> Iterator[Shifted]:
 # ---- the clock -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full_only
 @pytest.mark.fault("clock: jumps of a day, forth and back")
 def test_a_clock_that_jumps_changes_no_number_but_the_time(live: Shifted, row: Row, trials: Trials) -> None:
     """Steps and seq stay dense and rising, step time, ETA and elapsed sane in status.json and in an attached app."""
@@ -331,6 +332,7 @@ def test_a_data_folder_that_is_no_utf_8(tmp_path: Path, row: Row) -> None:
     assert done.returncode in (0, 2)
 
 
+@pytest.mark.full_only
 @pytest.mark.fault("environment: TMPDIR whose name is no UTF-8")
 def test_a_temporary_folder_that_is_no_utf_8(tmp_path: Path, row: Row) -> None:
     """The run starts: its socket is then in /tmp, or in that folder."""

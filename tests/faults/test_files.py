@@ -182,6 +182,7 @@ def test_a_checkpoint_that_is_not_what_it_says_is_passed_over(
     assert start_step(events) in (4, 6)
 
 
+@pytest.mark.full_only
 @pytest.mark.fault("checkpoints: all of them broken")
 def test_with_no_good_checkpoint_the_run_does_not_begin_anew(run: RunFolder, row: Row) -> None:
     """Status 1, saying that none can be used, and not a step; the history stays as it is."""

@@ -112,6 +112,7 @@ def test_pause_answers_within_a_validation_and_it_goes_on_from_there(nursery: Nu
     assert_golden(run, straight, TOTAL)
 
 
+@pytest.mark.full_only
 def test_a_stop_abandons_a_validation_and_the_resumed_run_makes_up_for_it(nursery: Nursery, straight: Child) -> None:
     """`stop` is answered within the validation; the run goes on from that step, and measures there first."""
     run = nursery.start(inject=slow_validation, steps=TOTAL, **HELD_OUT)

@@ -147,6 +147,7 @@ def test_the_worker_of_a_killed_supervisor_saves_and_leaves_with_75(
     row.lost_steps = 0
 
 
+@pytest.mark.full_only
 @pytest.mark.fault("kill -9 of the supervisor")
 def test_a_resume_waits_for_the_orphan_that_still_saves(nursery: Nursery, golden: Child, row: Any) -> None:
     """Saves take 1.5 s and the resume comes at once: two workers never share the run, the second begins where the

@@ -35,14 +35,9 @@ HEAVY = ("torch", "diffusers", "transformers", "pydantic", "PIL", "numpy", "yaml
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("STATE", "CONFIG", "CACHE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+def home(tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("COLORTERM", "truecolor")
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
     return tmp_path
 
 

@@ -133,7 +133,7 @@ async def test_the_pointer_reads_a_click_holds_and_the_wheel_zooms_there() -> No
         assert begin <= under <= end
 
 
-def events():  # type: ignore[no-untyped-def]
+def events():
     from textual import events as textual_events
 
     return textual_events
@@ -313,7 +313,7 @@ def spy_on(chart: LineChart) -> list[object]:
             regions.extend(dirty or ["all"])
             return _refresh(*dirty, **options)
 
-        tile.refresh = spy  # type: ignore[method-assign]
+        tile.refresh = spy
     return regions
 
 
@@ -347,7 +347,7 @@ async def test_a_million_points_take_one_more_at_once() -> None:
     from textual.app import App
 
     class Holder(App[None]):
-        def compose(self):  # type: ignore[no-untyped-def]
+        def compose(self):
             yield chart
 
     async with Holder().run_test(size=(100, 20)) as pilot:

@@ -111,7 +111,7 @@ class Counted(list[float]):
 
     reads = 0
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def,override]
+    def __getitem__(self, index):
         found = super().__getitem__(index)
         Counted.reads += len(found) if isinstance(index, slice) else 1
         return found

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acrf_engine.config import build_config, dump
-from acrf_engine.protocol import to_wire
 from acrf_engine.run.folder import RunFolder, create_run
 from acrf_engine.run.telemetry import TelemetryWriter
+from acrf_engine.run.wire import to_wire
 from acrf_tui.app import AcrfApp, AppOptions
 from acrf_tui.charts import raster, scale
 from acrf_tui.charts.lines import LineView
@@ -31,8 +31,6 @@ from tests.tui.waiting import until
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("STATE", "CONFIG", "CACHE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -203,12 +201,12 @@ async def test_while_a_run_goes_on_the_others_stand_still(home: Path, monkeypatc
             screen = await compared(app, live, ended)
             for unit in ("step", "s trained"):
                 chart = screen.query_one(RunsChart)
-                await until(lambda chart=chart, unit=unit: chart.unit == unit)  # type: ignore[misc]
+                await until(lambda chart=chart, unit=unit: chart.unit == unit)
                 before = (chart.scene.begin, chart.scene.end)
                 first = len(screen.runs[0].curve) + 1
                 live.steps(first, first + 4)
                 live.folder.write_status(status)
-                await until(lambda first=first: len(screen.runs[0].curve) == first + 4)  # type: ignore[misc]
+                await until(lambda first=first: len(screen.runs[0].curve) == first + 4)
                 assert (chart.scene.begin, chart.scene.end) == before
                 await pilot.press("a")
 

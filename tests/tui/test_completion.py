@@ -15,14 +15,11 @@ from acrf_engine.run.folder import create_run
 from acrf_tui.cli import main
 from acrf_tui.shipped import shipped
 
-pytest.importorskip("argcomplete")
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("STATE", "CONFIG", "CACHE", "DATA"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
     programs = tmp_path / "bin"
     programs.mkdir()
     program = programs / "acrf-tui"

@@ -40,7 +40,7 @@ async def test_no_half_made_frame_goes_over_the_line_and_no_screen_stays_empty(
     def watched(self: Compositor, **kwargs: object) -> object:
         if app.screen is getattr(app, "dashboard", None):
             drawn.append(app.dashboard.run_state.training)
-        return draw(self, **kwargs)  # type: ignore[arg-type]
+        return draw(self, **kwargs)
 
     monkeypatch.setattr(Compositor, "render_update", watched)
     async with app.run_test(size=(120, 40)):

@@ -18,7 +18,6 @@ from textual.widgets import Input, OptionList, TextArea
 from acrf_engine.config import load_config
 from acrf_tui.app import AcrfApp, AppOptions
 from acrf_tui.charts.lines import LineView
-from acrf_tui.screens import launchpad_examine
 from acrf_tui.screens.dialogs import HelpDialog
 from acrf_tui.screens.editor import EditorScreen
 from acrf_tui.screens.editor_dialogs import DraftDialog, FaultyDialog, OvertakenDialog, SaveAsDialog, UnsavedDialog
@@ -26,7 +25,6 @@ from acrf_tui.screens.editor_files import draft_file
 from acrf_tui.screens.editor_inline import InlineEditor
 from acrf_tui.screens.editor_list import FieldList
 from acrf_tui.screens.launchpad import LaunchpadScreen
-from acrf_tui.screens.launchpad_check import CheckResult
 from acrf_tui.screens.launchpad_configs import own_config_folder, own_configs
 from acrf_tui.screens.launchpad_lists import ConfigList
 from acrf_tui.shipped import shipped
@@ -43,13 +41,7 @@ loss:
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("STATE", "CONFIG", "CACHE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setattr(launchpad_examine, "run_check", lambda *_: CheckResult(error="not looked at in this test"))
+def home(here: Path, unexamined: None) -> Path:
     return here
 
 
@@ -513,7 +505,7 @@ def cells_drawn(screen: EditorScreen) -> list[int]:
         drawn.append(sum(region.area for region in compositor._dirty_regions))
         return render(*args, **kwargs)
 
-    compositor.render_update = counting  # type: ignore[method-assign]
+    compositor.render_update = counting
     return drawn
 
 

@@ -30,12 +30,7 @@ from acrf_tui.shipped import shipped
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("STATE", "CONFIG"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
+def home(here: Path) -> Path:
     return here
 
 

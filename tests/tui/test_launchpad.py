@@ -40,12 +40,7 @@ REPORT = {
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("STATE", "CONFIG", "CACHE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
+def home(tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(launchpad_examine, "run_check", lambda *_: CheckResult(report=REPORT))
     return tmp_path
 

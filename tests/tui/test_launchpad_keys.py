@@ -11,12 +11,12 @@ from rich.cells import cell_len
 from textual.widgets import Input
 
 from acrf_engine.config import dump, load_config
-from acrf_engine.protocol import to_wire
 from acrf_engine.run.folder import RunFolder, create_run
 from acrf_engine.run.telemetry import TelemetryWriter
+from acrf_engine.run.wire import to_wire
 from acrf_tui.app import AcrfApp, AppOptions
 from acrf_tui.panels.keys import KeysLine
-from acrf_tui.screens import compare, launchpad_examine
+from acrf_tui.screens import compare
 from acrf_tui.screens import launchpad as module
 from acrf_tui.screens.compare import CompareScreen
 from acrf_tui.screens.launchpad import LaunchpadScreen
@@ -36,13 +36,7 @@ DEMO = shipped("sample_configs") / "demo.yaml"
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("STATE", "CONFIG", "CACHE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setattr(launchpad_examine, "run_check", lambda *_: CheckResult(error="not looked at in this test"))
+def home(tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch, unexamined: None) -> Path:
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.2)
     return tmp_path
 
@@ -154,7 +148,7 @@ async def test_the_trash_lists_restores_and_is_emptied_after_a_second_press(home
             await pilot.press("x")
             await until(lambda: isinstance(app.screen, DeleteDialog))
             await pilot.press("y")
-            await until(lambda left=left: len(names(screen)) == left)  # type: ignore[misc]
+            await until(lambda left=left: len(names(screen)) == left)
         await until(lambda: app.screen is screen)
         await pilot.press("t")
         await until(lambda: isinstance(app.screen, TrashDialog))

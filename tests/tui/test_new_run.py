@@ -13,10 +13,9 @@ from textual.widgets import Input, Static
 from acrf_engine.config import PICTURE_SUFFIXES, load_config
 from acrf_engine.run.folder import RunFolder, create_run
 from acrf_tui.app import AcrfApp, AppOptions
-from acrf_tui.screens import launchpad_examine, launchpad_start
+from acrf_tui.screens import launchpad_start
 from acrf_tui.screens.dashboard import DashboardScreen
 from acrf_tui.screens.launchpad import LaunchpadScreen
-from acrf_tui.screens.launchpad_check import CheckResult
 from acrf_tui.screens.launchpad_start import Started, start, yaml_override
 from acrf_tui.screens.new_run import NewRunDialog, Prefill, overrides_of, prefill_of
 from acrf_tui.screens.new_run_paths import candidates, common_beginning, count_pictures, holds_what_is_wanted
@@ -28,13 +27,7 @@ FACE = shipped("sample_configs") / "face.yaml"
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("STATE", "CONFIG", "CACHE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setattr(launchpad_examine, "run_check", lambda *_: CheckResult(error="not looked at in this test"))
+def home(tmp_path: Path, here: Path, unexamined: None) -> Path:
     return tmp_path
 
 

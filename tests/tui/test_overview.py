@@ -18,7 +18,7 @@ from acrf_tui.panels.overview import config_lines, run_lines
 from acrf_tui.panels.overview_facts import Change, FolderFacts, changes, flat, newest_size, read_facts, schema_defaults
 from acrf_tui.state import RunState
 
-FOLDER = Path("/home/me/runs/night-run")
+FOLDER = Path("runs/night-run")
 
 
 def written(folder: Path, **values: object) -> Path:

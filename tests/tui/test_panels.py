@@ -11,6 +11,7 @@ from fake_run import GIB, START, make_hardware, make_history
 from acrf_engine.protocol import Device, Hardware, Progress, StateChanged
 from acrf_tui.charts.lines import Line, width_of
 from acrf_tui.charts.symbols import ASCII
+from acrf_tui.journal import Entry
 from acrf_tui.panels import numbers
 from acrf_tui.panels.anchors import draws_line, numbers_line
 from acrf_tui.panels.gpu_lines import compact_lines, full_lines, heat_role, machine_lines, memory_line, single_line
@@ -20,7 +21,7 @@ from acrf_tui.panels.progress import bar_line, facts, percent_line, phase_lines,
 from acrf_tui.panels.sigma_plot import sigma_axis
 from acrf_tui.panels.weight import curve, explain, place, snr, weight
 from acrf_tui.printable import printable
-from acrf_tui.state import Entry, RunState
+from acrf_tui.state import RunState
 
 
 def text_of(spans: Line) -> str:

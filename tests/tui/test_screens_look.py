@@ -36,8 +36,6 @@ class Screens(SingleFileSnapshotExtension):
 
 @pytest.fixture(autouse=True)
 def an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("STATE", "CONFIG", "CACHE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launchpad_examine, "run_check", lambda *_: CheckResult(report=REPORT))
 

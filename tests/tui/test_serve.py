@@ -13,10 +13,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
-
-aiohttp = pytest.importorskip("aiohttp")
-pytest.importorskip("textual_serve")
 
 PROGRAM = [sys.executable, "-m", "acrf_tui.cli"]
 

@@ -20,8 +20,6 @@ DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("STATE", "CONFIG", "CACHE", "DATA"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
     for name in ("NO_COLOR", "SSH_CONNECTION", "SSH_TTY", "COLORFGBG"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
@@ -31,7 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def frames() -> Iterator[None]:
     before = textual_screen.UPDATE_PERIOD
     yield
-    textual_screen.UPDATE_PERIOD = before  # type: ignore[misc]
+    textual_screen.UPDATE_PERIOD = before
 
 
 def written(text: str) -> Path:
@@ -90,7 +88,7 @@ def test_the_page_names_every_setting_and_choice() -> None:
 
 
 async def begun(home: Path, **options: object) -> tuple[AcrfApp, list[str]]:
-    app = AcrfApp(AppOptions(home / "runs", **options))  # type: ignore[arg-type]
+    app = AcrfApp(AppOptions(home / "runs", **options))
     async with app.run_test(size=(80, 24)) as pilot:
         await until(lambda: isinstance(app.screen, LaunchpadScreen))
         await pilot.pause()

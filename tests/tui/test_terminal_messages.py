@@ -32,8 +32,6 @@ from tests.tui.waiting import until
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("STATE", "CONFIG", "CACHE", "DATA"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
     for name in ("NO_COLOR", "TMUX", "STY", "SSH_TTY", "SSH_CONNECTION"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
@@ -54,7 +52,7 @@ def test_the_clipboard_gets_the_text_as_it_is() -> None:
 
 def test_in_tmux_it_goes_both_ways() -> None:
     once = clipboard_sequence("night", {})
-    sequence = clipboard_sequence("night", {"TMUX": "/tmp/tmux-0/default,1,0"})
+    sequence = clipboard_sequence("night", {"TMUX": "socket,1,0"})
     assert sequence == once + "\x1bPtmux;" + once.replace("\x1b", "\x1b\x1b") + "\x1b\\"
     assert clipboard_sequence("night", {"TERM": "tmux-256color"}) == sequence
 
@@ -81,7 +79,7 @@ def test_a_notification_cannot_speak_to_the_terminal() -> None:
 
 
 def said(alerts: Alerts, *events: object) -> list[str]:
-    return [alert.text for alert in alerts.of(events)]  # type: ignore[arg-type]
+    return [alert.text for alert in alerts.of(events)]
 
 
 def test_the_end_the_failure_and_nan_are_said_and_a_stop_is_not() -> None:

@@ -10,8 +10,9 @@ from fake_run import START, make_plan, make_step
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acrf_engine.protocol import Event, Progress, StateChanged, Validation, to_wire
+from acrf_engine.protocol import Event, Progress, StateChanged, Validation
 from acrf_engine.run.telemetry import TelemetryReader, TelemetryWriter
+from acrf_engine.run.wire import to_wire
 from acrf_tui.state import RunState
 from acrf_tui.validation_curve import ValidationCurve
 

@@ -1,0 +1,1 @@
+"""Metrics for the trackers of other programs: events in, accelerate's trackers out."""
