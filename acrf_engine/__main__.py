@@ -16,8 +16,11 @@ from pathlib import Path
 
 from acrf_engine import lora_tools
 from acrf_engine.config import absolute, dump, load_config
-from acrf_engine.run.folder import RunError, create_run, default_runs_dir, fresh_name
-from acrf_engine.yaml_source import ConfigError
+from acrf_engine.run.changes import changed_keys
+from acrf_engine.run.folder import RunError, RunFolder, create_run, default_runs_dir, fresh_name
+from acrf_engine.run.ranks import Seat, seat
+from acrf_engine.run.resuming import prepare_resume
+from acrf_engine.yaml_source import ConfigError, load_file
 
 TOOLS = ("check", "preview", "export", "merge", "resize", "import")
 
@@ -45,13 +48,48 @@ def _train(argv: list[str]) -> int:
     parser.add_argument("--runs", type=Path, metavar="DIR")
     parser.add_argument("--name")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--resume", action="store_true", help="go on with the run of that --name, where there is one")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    config = absolute(load_config(args.config, args.overrides), args.config)
+    if args.resume and not args.name:
+        parser.error("--resume needs the --name of the run")
+    own = seat()
+    overrides = _of_launcher(args.config, args.overrides, own)
+    if own is not None and own.rank > 0:
+        from acrf_engine.training import follower
+
+        follower.main(own, config=load_config(args.config, overrides))
+    config = absolute(load_config(args.config, overrides), args.config)
     runs_dir = args.runs.absolute() if args.runs else default_runs_dir()
     name = args.name or fresh_name(runs_dir, args.config.stem)
-    folder = create_run(runs_dir, name, dump(config), config.steps or 0)
-    return train_headless(folder, args.json)
+    if args.resume and (runs_dir / name / "status.json").exists():
+        folder = RunFolder(runs_dir / name)
+        changed = changed_keys(load_config(folder.config), config)
+        if changed:
+            raise RunError(f"run {name} began with another {', '.join(changed)} (give another --name)")
+        prepare_resume(folder, [f"distributed.num_processes={config.distributed.num_processes}"])
+    else:
+        folder = create_run(runs_dir, name, dump(config), config.steps or 0)
+    return train_headless(folder, args.json, seated=own is not None)
+
+
+def _of_launcher(path: Path, overrides: list[str], own: Seat | None) -> list[str]:
+    """The overrides, with the number of processes that `accelerate launch` or another launcher has started."""
+    if own is None:
+        return overrides
+    wanted = load_config(path, overrides).distributed.num_processes if _names_processes(path, overrides) else own.count
+    if wanted != own.count:
+        raise ConfigError(
+            f"{path}: distributed.num_processes: it is {wanted}, and the launcher has started {own.count} "
+            "(leave it out, or start as many)"
+        )
+    return [*overrides, f"distributed.num_processes={own.count}"]
+
+
+def _names_processes(path: Path, overrides: list[str]) -> bool:
+    given = load_file(path)[0].get("distributed")
+    in_file = isinstance(given, dict) and "num_processes" in given
+    return in_file or any(override.startswith("distributed.num_processes=") for override in overrides)
 
 
 def _tool(argv: list[str]) -> int:

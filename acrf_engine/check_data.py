@@ -41,7 +41,7 @@ def look_at_data(config: RunConfig, report: Report) -> None:
         name = f"{width}x{height}"
         report.buckets[name] = report.buckets.get(name, 0) + 1
     counts = epoch_counts(examples, config.regularisation.ratio, held_out)
-    lengths = batch_sizes(counts, config.batch_size)
+    lengths = batch_sizes(counts, config.global_batch)
     report.micro_batches_per_epoch = len(lengths)
     every = [*sources, *([regularisation] if regularisation is not None else [])]
     report.sources = [
@@ -56,7 +56,7 @@ def look_at_data(config: RunConfig, report: Report) -> None:
             "(add .txt files, a trigger, or a default_caption)"
         )
     _note_sizes(config, report, found.pictures)
-    if (short := sum(length < config.batch_size for length in lengths)) and config.batch_size > 1:
+    if (short := sum(length < config.global_batch for length in lengths)) and config.global_batch > 1:
         report.notes.append(
             f"{short} of {len(lengths)} micro-batches an epoch are short, since pictures of one batch share a size; "
             "their loss counts by their number of pictures, so that every picture counts the same"

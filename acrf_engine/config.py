@@ -23,6 +23,7 @@ from acrf_engine.config_problems import Problem, explain, line_of
 from acrf_engine.data_config import PICTURE_SUFFIXES as PICTURE_SUFFIXES
 from acrf_engine.data_config import DataConfig, RegularisationConfig
 from acrf_engine.data_config import DatasetSource as DatasetSource
+from acrf_engine.distributed_config import DistributedConfig
 from acrf_engine.logging_config import LoggingConfig
 from acrf_engine.lora_config import LoraConfig
 from acrf_engine.memory_config import BaseConfig, MemoryConfig
@@ -129,7 +130,7 @@ class RunConfig(Group):
     steps: int | None = Field(None, ge=1, le=10_000_000)
     """End after this many optimizer steps, whatever the epochs; schedules plan for it."""
     batch_size: int = Field(1, ge=1, le=1024)
-    """Pictures per micro-batch."""
+    """Pictures per micro-batch, of each process."""
     gradient_accumulation: int = Field(4, ge=1, le=1024)
     """Micro-batches per optimizer step (paper, section 6.1)."""
     learning_rate: float = Field(1e-4, gt=0, le=1, allow_inf_nan=False)
@@ -173,6 +174,7 @@ class RunConfig(Group):
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
     memory: MemoryConfig = MemoryConfig()
+    distributed: DistributedConfig = DistributedConfig()
     safety: SafetyConfig = SafetyConfig()
 
     @field_validator("optimizer", mode="before")
@@ -201,7 +203,29 @@ class RunConfig(Group):
             )
         if self.jitter_scale == 0 and self.anchors.jitter != "uniform":
             raise ValueError("anchors.jitter has no effect with jitter_scale 0 (remove it)")
+        if self.distributed.num_processes > 1 and self.memory.device.startswith("cuda:"):
+            raise ValueError(
+                f"memory.device {self.memory.device} names one card, distributed.num_processes asks for "
+                f"{self.distributed.num_processes} (use cuda or auto; CUDA_VISIBLE_DEVICES chooses among the cards)"
+            )
+        if self.distributed.strategy == "fsdp2" and self.memory.device == "cpu":
+            raise ValueError(
+                "distributed.strategy: accelerate shares out the weights between GPUs only: on the CPU it would train "
+                "with ddp without a word (use ddp)"
+            )
+        if self.distributed.strategy == "fsdp2" and (self.memory.offload or self.memory.quantization != "none"):
+            raise ValueError(
+                "distributed.strategy: fsdp2 shares out a base that is neither offloaded nor quantised (use ddp, or "
+                "remove memory.offload and memory.quantization)"
+            )
+        if self.distributed.backend == "nccl" and self.memory.device == "cpu":
+            raise ValueError("distributed.backend: nccl needs GPUs (use auto or gloo)")
         return self
+
+    @property
+    def global_batch(self) -> int:
+        """Pictures per micro-batch, of all processes together."""
+        return self.batch_size * self.distributed.num_processes
 
     def sources(self) -> list[DatasetSource]:
         """The data set as a list of folders, whatever way it was written."""

@@ -86,6 +86,8 @@ class Plan(Event):
     max_grad_norm: float
     versions: dict[str, str]
     held_out: int = 0
+    num_processes: int = 1
+    """Processes that train together, each on `batch_size` pictures."""
     captions_missing: int | None = None
     """Pictures without a caption file; None: told by a version that did not count them."""
     lora_targets: str = ""
@@ -164,6 +166,10 @@ class Device:
     clock_memory: int | None = None
     clock_memory_max: int | None = None
     slowed: list[str] | None = None
+    rank: int | None = None
+    """Which process of the run has the card; None: none has, or the run has one process."""
+    host: str | None = None
+    """The box that the card is in; None: the one that the run is led from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +186,19 @@ class Hardware(Event):
     ram_used: int | None = None
     ram_total: int | None = None
     elapsed_s: float | None = None
+    ranks: list[dict[str, Any]] = field(default_factory=list)
+    """Where several processes train: `rank`, `host`, `pid` and `rss` (bytes) of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankReadings(Event):
+    """What processes of a run see of themselves: `rank`, `host`, `pid`, `rss`, and `device` (with `uuid`), if any.
+
+    From the worker to the supervisor alone, which puts it into its hardware events.
+    """
+
+    type: ClassVar[str] = "ranks"
+    readings: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +334,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
         Step,
         Pictures,
         Hardware,
+        RankReadings,
         Memory,
         Preview,
         Validation,
@@ -329,7 +349,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
     )
 }
 LAST_EVENTS: frozenset[str] = frozenset({"finished", "stopped", "failed"})
-MERGEABLE: frozenset[str] = frozenset({"step", "pictures", "progress", "hardware", "memory"})
+MERGEABLE: frozenset[str] = frozenset({"step", "pictures", "progress", "hardware", "ranks", "memory"})
 """Events that a stalled queue may drop; everything else is never lost."""
 
 

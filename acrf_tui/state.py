@@ -147,7 +147,7 @@ class RunState:
     def images_per_second(self) -> float:
         """Pictures trained a second at the recent speed."""
         if self.plan is not None:
-            pictures = self.plan.batch_size * self.plan.gradient_accumulation
+            pictures = self.plan.num_processes * self.plan.batch_size * self.plan.gradient_accumulation
         else:
             pictures = len(self.last.sigmas) if self.last else 0
         return pictures / self.step_seconds() if pictures else math.nan

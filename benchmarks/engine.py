@@ -28,8 +28,8 @@ def measure(quick: bool = False) -> Iterator[dict[str, Any]]:
     from acrf_engine.method.weighting import min_snr_weight
     from acrf_engine.run.folder import RunFolder
     from acrf_engine.training.preparation import prepare
+    from acrf_engine.training.threads import training_threads
     from acrf_engine.training.trainer import Trainer
-    from acrf_engine.training.worker import training_threads
 
     torch.set_num_threads(training_threads())
     config = RunConfig(epochs=100_000, batch_size=4, gradient_accumulation=1)

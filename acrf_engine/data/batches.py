@@ -14,6 +14,7 @@ from torch import Tensor
 from acrf_engine.data.buckets import Size
 from acrf_engine.data.cache import Example
 from acrf_engine.data.mixture import batch_sizes, quotas
+from acrf_engine.method.part import Part
 from acrf_engine.randomness import generator
 
 
@@ -22,7 +23,7 @@ class Batch:
     """One micro-batch: latents [B, C, H, W]; one embedding [L, D] a caption, unpadded; indices of the examples.
 
     `weights` are the factors of the pictures' losses; `masks_BHW` that of each latent cell, None where no picture of
-    the batch has a mask.
+    the batch has a mask. Where several processes train, `part` says which pictures of the micro-batch these are.
     """
 
     latents_BCHW: Tensor
@@ -30,6 +31,7 @@ class Batch:
     indices: tuple[int, ...]
     weights: tuple[float, ...] = ()
     masks_BHW: Tensor | None = None
+    part: Part | None = None
 
 
 class BatchPlan:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from acrf_engine.data.batches import Batch, BatchPlan, collate
 from acrf_engine.data.cache import CachedDataset
+from acrf_engine.method.part import Part
 from acrf_engine.randomness import generator
 
 FLIP_PROBABILITY = 0.5
@@ -40,34 +41,49 @@ class _Packed:
     indices: tuple[int, ...]
     weights: tuple[float, ...]
     masks_BHW: Tensor | None
+    part: Part | None
 
     @classmethod
     def of(cls, batch: Batch) -> _Packed:
         lengths = [len(caption_LD) for caption_LD in batch.captions]
         return cls(
-            batch.latents_BCHW, torch.cat(batch.captions), lengths, batch.indices, batch.weights, batch.masks_BHW
+            batch.latents_BCHW,
+            torch.cat(batch.captions),
+            lengths,
+            batch.indices,
+            batch.weights,
+            batch.masks_BHW,
+            batch.part,
         )
 
     def unpacked(self) -> Batch:
         captions = list(torch.split(self.captions_ND, self.lengths))
-        return Batch(self.latents_BCHW, captions, self.indices, self.weights, self.masks_BHW)
+        return Batch(self.latents_BCHW, captions, self.indices, self.weights, self.masks_BHW, self.part)
 
 
 class MicroBatches(Dataset[_Packed]):
     """Every micro-batch of a run, by its number (from 0, counted over all epochs).
 
     The pictures of a short batch share its mean among fewer, so their weights are lowered by as much: over an epoch a
-    picture counts the same whatever the bucket it is in.
+    picture counts the same whatever the bucket it is in. Of `processes` that train together each gets its part.
     """
 
     def __init__(
-        self, dataset: CachedDataset, plan: BatchPlan, seed: int, flip: bool = False, caption_dropout: float = 0.0
+        self,
+        dataset: CachedDataset,
+        plan: BatchPlan,
+        seed: int,
+        flip: bool = False,
+        caption_dropout: float = 0.0,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         self._dataset = dataset
         self._plan = plan
         self._seed = seed
         self._flip = FLIP_PROBABILITY if flip else 0.0
         self._caption_dropout = caption_dropout
+        self._rank, self._processes = rank, processes
 
     def __getitem__(self, micro_step: int) -> _Packed:
         return _Packed.of(self.at(micro_step))
@@ -79,14 +95,18 @@ class MicroBatches(Dataset[_Packed]):
         dropped = self._drawn(self._caption_dropout, "caption-dropout", micro_step, len(examples))
         examples = [example.mirrored() if yes else example for example, yes in zip(examples, mirrored, strict=True)]
         empty_LD = self._dataset.captions[""]
-        batch = collate(
-            [
-                replace(example, caption_LD=empty_LD) if yes else example
-                for example, yes in zip(examples, dropped, strict=True)
-            ]
-        )
+        examples = [
+            replace(example, caption_LD=empty_LD) if yes else example
+            for example, yes in zip(examples, dropped, strict=True)
+        ]
         share = len(examples) / self._plan.mean_batch
-        return replace(batch, weights=tuple(weight * share for weight in batch.weights))
+        if self._processes == 1:
+            batch = collate(examples)
+            return replace(batch, weights=tuple(weight * share for weight in batch.weights))
+        part = Part.of(len(examples), self._rank, self._processes)
+        batch = collate(examples[part.start : part.stop])
+        factor = 0.0 if part.idle else share
+        return replace(batch, weights=tuple(weight * factor for weight in batch.weights), part=part)
 
     def _drawn(self, probability: float, purpose: str, micro_step: int, count: int) -> list[bool]:
         """For each picture of the micro-batch, whether it is drawn."""

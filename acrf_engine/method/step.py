@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from acrf_engine.method.losses import Charbonnier, Lambdas, composite
+from acrf_engine.method.part import Part
 from acrf_engine.method.sampling import Deck, Jitter, jittered, random_indices
 from acrf_engine.method.weighting import Weighting, min_snr_weight
 from acrf_engine.randomness import generator
@@ -43,7 +44,10 @@ class Method:
 
 @dataclass(frozen=True)
 class MicroStep:
-    """What one micro-step gave. `loss` (scalar, with gradient) is minimised; the rest are per picture [B], detached."""
+    """What one micro-step gave. `loss` (scalar, with gradient) is minimised; the rest are per picture [B], detached.
+
+    Where several processes train, `sigma_B`, `weight_B` and `anchor_B` are those of the whole micro-batch.
+    """
 
     loss: Tensor
     char_B: Tensor
@@ -53,6 +57,7 @@ class MicroStep:
     sigma_B: Tensor
     weight_B: Tensor
     anchor_B: Tensor
+    part: Part | None = None
 
 
 def acrf_micro_step(
@@ -63,6 +68,7 @@ def acrf_micro_step(
     draw: int,
     masks_BHW: Tensor | None = None,
     picture_weights: Sequence[float] = (),
+    part: Part | None = None,
 ) -> MicroStep:
     """Appendix B.
 
@@ -74,8 +80,10 @@ def acrf_micro_step(
         draw: number of this micro-batch in the run, from 0: decides every random draw.
         masks_BHW: how much each latent cell counts, on the training device; see `losses`.
         picture_weights: factors of the pictures' losses, on top of w(sigma); empty: all 1.
+        part: which pictures of the micro-batch these are, where several processes share it.
     """
-    B = latents_BCHW.shape[0]
+    B = latents_BCHW.shape[0] if part is None else part.whole
+    ours = slice(None) if part is None else slice(part.start, part.stop)
     K = len(method.anchors_K)
     device = latents_BCHW.device
 
@@ -87,16 +95,20 @@ def acrf_micro_step(
     weight_B = min_snr_weight(sigma_B, method.snr_gamma, method.weighting)
 
     # 3. rectified-flow noising, drawn on the CPU so that every device trains on the same noise
-    noise_BCHW = torch.randn(latents_BCHW.shape, generator=generator(method.seed, "noise", draw)).to(device)
-    x_t_BCHW, target_BCHW = noised(latents_BCHW, noise_BCHW, sigma_B.to(device))
+    noise_BCHW = torch.randn((B, *latents_BCHW.shape[1:]), generator=generator(method.seed, "noise", draw))
+    sigmas = sigma_B[ours].to(device)
+    x_t_BCHW, target_BCHW = noised(latents_BCHW, noise_BCHW[ours].to(device), sigmas)
 
     # 4. the model
-    prediction_BCHW = velocity(x_t_BCHW, sigma_B.to(device), captions)
+    prediction_BCHW = velocity(x_t_BCHW, sigmas, captions)
 
     # 5. composite loss, weighted per picture by Min-SNR (sections 3.2 and 4.3)
     parts = composite(prediction_BCHW, target_BCHW, method.lambdas, method.charbonnier, masks_BHW)
-    factor_B = weight_B * torch.tensor(picture_weights) if picture_weights else weight_B
-    loss = (factor_B.to(device) * parts.composite_B).mean()
+    factor_B = weight_B[ours]
+    if picture_weights:
+        factor_B = factor_B * torch.tensor(picture_weights)
+    weighted_B = factor_B.to(device) * parts.composite_B
+    loss = weighted_B.mean() if part is None else weighted_B.sum() * part.scale
     return MicroStep(
         loss,
         parts.char_B.detach(),
@@ -106,6 +118,7 @@ def acrf_micro_step(
         sigma_B,
         weight_B,
         anchor_B,
+        part,
     )
 
 

@@ -120,10 +120,13 @@ def require_finite(tensors: dict[str, Tensor]) -> None:
         raise LoraError(f"{len(bad)} LoRA tensors are not finite, first {bad[0]} (nothing is saved)")
 
 
-def seed_dropout(config: RunConfig, micro_step: int) -> None:
-    """Let the dropout of a micro-batch depend on its number alone, so that a resumed run drops the same inputs."""
+def seed_dropout(config: RunConfig, micro_step: int, rank: int = 0) -> None:
+    """Let the dropout of a micro-batch depend on its number alone, so that a resumed run drops the same inputs.
+
+    Of several processes each drops others.
+    """
     if config.lora.dropout:
-        torch.manual_seed(seed_for(config.seed, "lora-dropout", micro_step))
+        torch.manual_seed(seed_for(config.seed, "lora-dropout", micro_step, *((rank,) if rank else ())))
 
 
 def load_weights(transformer: nn.Module, tensors: dict[str, Tensor]) -> None:

@@ -17,6 +17,7 @@ from acrf_engine.protocol import PROTOCOL_VERSION, Ack, Event
 from acrf_engine.run.columns import StepColumns
 from acrf_engine.run.folder import RunError, RunFolder, remember, require_utf8
 from acrf_engine.run.link import Connection, read_socket_path
+from acrf_engine.run.ranks import PLACES
 from acrf_engine.run.telemetry import History, TelemetryReader
 from acrf_engine.run.wire import from_wire
 
@@ -140,10 +141,11 @@ class Run:
         self._hang_up()
 
 
-def launch(folder: RunFolder, when_busy: str = "") -> Run:
+def launch(folder: RunFolder, when_busy: str = "", *, seated: bool = False) -> Run:
     """Start a supervisor that outlives this process; returns once it answers. Raises RunError with its last words.
 
     Where another run uses the device, a run waits for a GPU and shares the CPU; `--wait` or `--share` does it for both.
+    `seated`: this process is rank 0 of those that another launcher has started, and so is the worker.
     """
     require_utf8(folder.path)
     remember(folder)
@@ -156,7 +158,7 @@ def launch(folder: RunFolder, when_busy: str = "") -> Run:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            env=supervisor_environment(),
+            env=supervisor_environment(seated),
         )
     run = Run(folder)
     end = time.monotonic() + LAUNCH_PATIENCE_S
@@ -176,9 +178,12 @@ def launch(folder: RunFolder, when_busy: str = "") -> Run:
     )
 
 
-def supervisor_environment() -> dict[str, str]:
-    """The environment of supervisor and worker: quiet, UTF-8, and idle threads that sleep instead of spinning."""
-    environment = dict(os.environ)
+def supervisor_environment(seated: bool = False) -> dict[str, str]:
+    """The environment of supervisor and worker: quiet, UTF-8, and idle threads that sleep instead of spinning.
+
+    Without another launcher's places, where not `seated`: they are those of some other program.
+    """
+    environment = {name: value for name, value in os.environ.items() if seated or name not in PLACES}
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.setdefault("PYTHONUTF8", "1")
     environment.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import replace
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields, replace
 from typing import Any, TypeVar
 
 import psutil
@@ -125,12 +127,53 @@ def slowdowns(bits: int) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def sample(reader: GpuReader, worker_pid: int | None, elapsed_s: float | None = None) -> Hardware:
-    """One sample of the machine; all memory in bytes."""
+def own_reading(reader: GpuReader, card: int | None) -> dict[str, Any]:
+    """What a process sees of itself: its `rss` and its `device` with `uuid`; `card` counts those it may use."""
+    from acrf_engine.run.devices import visible_gpus
+
+    reading: dict[str, Any] = {"rss": _resident(os.getpid())}
+    own = [gpu for gpu in visible_gpus(reader) if gpu.index == card] if card is not None else []
+    for device in reader.devices() if own else []:
+        if device.index == own[0].number:
+            known = {name: value for name, value in asdict(device).items() if value is not None}
+            reading["device"] = {"uuid": own[0].uuid, **known}
+    return reading
+
+
+def _with_ranks(
+    reader: GpuReader, devices: list[Device], readings: Mapping[int, dict[str, Any]]
+) -> tuple[list[Device], list[dict[str, Any]]]:
+    """The cards of this box with their ranks, then those of other boxes; and the ranks themselves."""
+    here = socket.gethostname()
+    owners = {one["device"]["uuid"]: rank for rank, one in readings.items() if one.get("device")}
+    marked = [
+        replace(device, rank=owners.get(reader.uuid(device.index) or f"GPU-{device.index}")) for device in devices
+    ]
+    names = {field.name for field in fields(Device)}
+    for rank, one in sorted(readings.items()):
+        if one["host"] != here and (found := one.get("device")):
+            seen: dict[str, Any] = {name: value for name, value in found.items() if name in names}
+            marked.append(Device(**{**seen, "rank": rank, "host": one["host"]}))
+    keys = ("rank", "host", "pid", "rss")
+    return marked, [{key: one.get(key) for key in keys} for _, one in sorted(readings.items())]
+
+
+def sample(
+    reader: GpuReader,
+    worker_pid: int | None,
+    elapsed_s: float | None = None,
+    readings: Mapping[int, dict[str, Any]] | None = None,
+) -> Hardware:
+    """One sample of the machine; all memory in bytes. `readings`: of several processes, by rank; see RankReadings."""
     memory = psutil.virtual_memory()
+    devices = reader.devices()
+    ranks: list[dict[str, Any]] = []
+    if readings:
+        devices, ranks = _with_ranks(reader, devices, readings)
     return fitted(
         Hardware(
-            devices=reader.devices(),
+            devices=devices,
+            ranks=ranks,
             note=reader.note,
             worker_rss=_resident(worker_pid),
             ram_used=memory.total - memory.available,
@@ -143,12 +186,22 @@ def sample(reader: GpuReader, worker_pid: int | None, elapsed_s: float | None = 
 def fitted(hardware: Hardware) -> Hardware:
     """The sample as one event, of which SPARE readings are left out where there are too many cards for it."""
     for name in SPARE:
-        stamped = replace(hardware, seq=10**12, time=1e10 + 0.123456)
-        if len(encode(to_wire(stamped)).encode()) < MAX_EVENT_BYTES:
-            break
+        if _fits(hardware):
+            return hardware
         without: dict[str, Any] = {name: None}
         hardware = replace(hardware, devices=[replace(device, **without) for device in hardware.devices])
-    return hardware
+    if not _fits(hardware):
+        hardware = replace(hardware, ranks=[])
+    shown = hardware
+    while not _fits(shown):
+        shown = replace(shown, devices=shown.devices[:-1])
+        shown = replace(shown, note=f"{len(hardware.devices) - len(shown.devices)} more GPUs are not shown.")
+    return shown
+
+
+def _fits(hardware: Hardware) -> bool:
+    stamped = replace(hardware, seq=10**12, time=1e10 + 0.123456)
+    return len(encode(to_wire(stamped)).encode()) < MAX_EVENT_BYTES
 
 
 def _resident(pid: int | None) -> int | None:

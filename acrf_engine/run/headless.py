@@ -19,7 +19,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 PRINT_PERIOD_S = 1.0
 
 
-def train_headless(folder: RunFolder, as_json: bool, when_busy: str = "") -> int:
+def train_headless(folder: RunFolder, as_json: bool, when_busy: str = "", *, seated: bool = False) -> int:
     """Run to the end, printing progress on stderr, and events as JSON lines on stdout where asked.
 
     SIGINT and SIGTERM checkpoint and stop the run (exit 130); a hang-up changes nothing. Returns the exit status.
@@ -31,7 +31,7 @@ def train_headless(folder: RunFolder, as_json: bool, when_busy: str = "") -> int
     signal.signal(signal.SIGINT, lambda *_: stopping.set())
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    run = launch(folder, when_busy)
+    run = launch(folder, when_busy, seated=seated)
     threading.Thread(target=_stop_when_asked, args=(run, stopping), daemon=True).start()
     printer = LinePrinter(sys.stderr)
     output: TextIO | None = sys.stdout if as_json else None
@@ -82,8 +82,9 @@ class LinePrinter:
                 held_out = f" ({body['held_out']} more held out)" if body["held_out"] else ""
                 return (
                     f"{body['pictures']} pictures{held_out}, {body['total_steps']} steps of "
-                    f"{body['gradient_accumulation']} x {body['batch_size']}, "
-                    f"{body['trainable_parameters']:,} trainable parameters on {body['device']}"
+                    f"{body['gradient_accumulation']} x {body['batch_size']}"
+                    + (f" x {body['num_processes']} processes, " if body["num_processes"] > 1 else ", ")
+                    + f"{body['trainable_parameters']:,} trainable parameters on {body['device']}"
                 )
             case "progress":
                 phase = f"{body['phase']}: {body['detail']}"

@@ -21,6 +21,7 @@ class Policy:
     on_finish: str = ""
     on_failure: str = ""
     device: str = "auto"
+    processes: int = 1
 
 
 def read_policy(folder: RunFolder) -> Policy:
@@ -31,7 +32,8 @@ def read_policy(folder: RunFolder) -> Policy:
         values = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
         wanted = {field.name: values[field.name] for field in fields(Policy) if field.name in values}
         wanted["device"] = (values.get("memory") or {}).get("device", "auto")
-    except (OSError, yaml.YAMLError, TypeError, AttributeError):
+        wanted["processes"] = int((values.get("distributed") or {}).get("num_processes", 1))
+    except (OSError, yaml.YAMLError, TypeError, AttributeError, ValueError):
         return Policy()  # the worker reads the same file and says what is wrong with it
     return Policy(**wanted)
 

@@ -16,6 +16,8 @@ LEAST_STEPS = 3
 SHAPING = (
     "model",
     "batch_size",
+    "distributed.num_processes",
+    "distributed.strategy",
     "gradient_accumulation",
     "network_dim",
     "optimizer",
@@ -31,6 +33,8 @@ SHAPING = (
     "data.num_workers",
 )
 """Keys on which the time of a step depends; the resolution is compared in pixels."""
+LATER = {"distributed.num_processes": 1, "distributed.strategy": "ddp"}
+"""What runs had that were made before there were these keys."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def _same_kind(config: Mapping[str, Any], other: Mapping[str, Any], native: int)
 def _value(values: Any, key: str) -> Any:
     for part in key.split("."):
         values = values.get(part) if isinstance(values, Mapping) else None
-    return values
+    return LATER.get(key) if values is None else values
 
 
 def _same_device(had: Any, wanted: str) -> bool:

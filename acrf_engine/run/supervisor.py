@@ -24,23 +24,23 @@ from acrf_engine.protocol import Ack, Command, Failed, StateChanged, Stopped, Wa
 from acrf_engine.run import waiting
 from acrf_engine.run.admission import Admission
 from acrf_engine.run.deaths import count_oom_kills, describe_exit, process_token, wait_for_orphan
-from acrf_engine.run.devices import VISIBLE, Gpu, visible_gpus
+from acrf_engine.run.devices import VISIBLE
 from acrf_engine.run.folder import RunError, RunFolder
 from acrf_engine.run.hang import Pace
-from acrf_engine.run.hardware import GpuReader, sample
 from acrf_engine.run.link import QUEUE_EVENTS
 from acrf_engine.run.logout import ends_at_logout
 from acrf_engine.run.policy import read_policy, run_hook
+from acrf_engine.run.ranks import Crew, seat
 from acrf_engine.run.server import Server
 from acrf_engine.run.status_file import StatusFile
 from acrf_engine.run.stream import EventStream
+from acrf_engine.run.survey import Survey
 from acrf_engine.run.wire import clip_text, to_wire
 
 WORKER_ENTRY = "acrf_engine.training.worker"
 """Named, not imported: only the worker's own process may load torch."""
 
 STATUS_PERIOD_S = 0.25
-HARDWARE_PERIOD_S = 1.0
 LINGER_S = 2.0
 MAX_BACKOFF_S = 60.0
 LINE_PERIOD_S = 0.5
@@ -71,8 +71,8 @@ class Supervisor:
         self._died_at: set[int] = set()
         self._reached: Any = None
         """The worker's own count of steps, in shared memory: a crash takes the last events with it, but not this."""
-        self._gpus: list[Gpu] = []
-        self._surveyed = threading.Event()
+        self._seated = seat() is not None
+        """Whether another launcher has started the other ranks, and has chosen their devices."""
         self._admission: Admission | None = None
         self._started = time.monotonic()
         self._elapsed_before = self.status.elapsed_s
@@ -85,6 +85,7 @@ class Supervisor:
         self._pace = Pace()
         self._hung = ""
         self._status_file = StatusFile(folder, self.stream.say_once)
+        self._survey = Survey(self.status, self._elapsed, self.stream)
 
     def run(self) -> int:
         """Supervise until the worker has ended. Returns 0, or 1 where the run failed or was interrupted."""
@@ -98,7 +99,7 @@ class Supervisor:
         server = Server(self)
         server.start()
         self.folder.write_status(self.status)
-        threading.Thread(target=self._watch_hardware, name="hardware", daemon=True).start()
+        self._survey.start()
         if remedy := ends_at_logout():
             self._warn(remedy)
         try:
@@ -115,7 +116,7 @@ class Supervisor:
             server.close()
         return 0 if self.status.state in ("finished", "stopped") else 1
 
-    def _follow(self, worker: multiprocessing.process.BaseProcess) -> None:
+    def _follow(self, worker: multiprocessing.process.BaseProcess, crew: Crew) -> None:
         next_status = 0.0
         stop_sent = False
         while True:
@@ -128,6 +129,8 @@ class Supervisor:
             for message in self.stream.untold():
                 self._warn(f"{message}; the run goes on")
             self._watch_for_hang(worker)
+            if crew.overdue():
+                worker.kill()
             now = time.monotonic()
             if now >= next_status:
                 self.status.elapsed_s = self._elapsed()
@@ -137,19 +140,6 @@ class Supervisor:
 
     def _elapsed(self) -> float:
         return self._elapsed_before + time.monotonic() - self._started
-
-    def _watch_hardware(self) -> None:
-        # In a thread of its own: a driver that hangs must not hold up the run.
-        reader = GpuReader()
-        while not self.stream.ended:
-            if self.status.worker_pid is None:
-                try:
-                    self._gpus = visible_gpus(reader)
-                except Exception:  # an odd driver costs the choice of the card, not the run
-                    log.exception("the GPUs cannot be listed")
-                self._surveyed.set()
-            self.stream.emit(sample(reader, self.status.worker_pid, self._elapsed()))
-            time.sleep(HARDWARE_PERIOD_S)
 
     def _write_status(self) -> None:
         self._status_file.write(self.status)
@@ -192,6 +182,9 @@ class Supervisor:
                 self._admission.leave()
             elif body["command"] in ("reload", "resume"):
                 self._admission.come_back()
+        elif kind == "ranks":
+            self._survey.take(body["readings"])
+            return
         elif kind in ("finished", "stopped", "failed"):
             self._outcome = body
             return  # the last event is emitted when the process has ended too
@@ -231,24 +224,28 @@ class Supervisor:
     def _get_device(self) -> dict[str, Any] | None:
         """Take the device that the config names, waiting in line for it. Returns the last event where it came to that.
 
-        The GPU is the first free one, else the one that is free first; the worker sees no other.
+        The GPU is the first free one, else the one that is free first; the worker sees no other. Each process gets one.
         """
-        if not self._surveyed.wait(DRIVER_PATIENCE_S):
+        if self._seated:
+            return None
+        if not self._survey.done.wait(DRIVER_PATIENCE_S):
             self.stream.emit(WarningEvent("the GPU driver does not answer: the run takes the GPU that torch gives it"))
             return None
         try:
-            admission = Admission(self.folder, self.policy.device, self.when_busy, self._gpus)
+            admission = Admission(
+                self.folder, self.policy.device, self.when_busy, self._survey.gpus, self.policy.processes
+            )
         except RunError as error:
             return to_wire(Failed(self.status.step, str(error), kind="data"))
         self._admission = admission
         if not self._wait_in_line(admission):
             return to_wire(Stopped(self.status.step, "cancelled while it waited for a device"))
-        if (gpu := admission.gpu) is not None:
-            os.environ[VISIBLE] = gpu.uuid
-            self.status.extra["device"] = gpu.title
-            now = next((one for one in self._gpus if one.uuid == gpu.uuid), gpu)  # it may have waited for long
-            if now.others:
-                self._warn(now.others)
+        if gpus := admission.gpus_now(self._survey.gpus):
+            os.environ[VISIBLE] = ",".join(gpu.uuid for gpu in gpus)
+            self.status.extra["device"] = gpus[0].title
+        for gpu in gpus:
+            if gpu.others:
+                self._warn(gpu.others)
         return None
 
     def _wait_in_line(self, admission: Admission) -> bool:
@@ -298,24 +295,31 @@ class Supervisor:
         """Start a worker and follow it to its end. Returns its last event, or one that says how it died."""
         self._tell_state()
         oom_kills = count_oom_kills()
-        worker = self._spawn.Process(
-            target=enter_worker,
-            args=(str(self.folder.path), self.events, self.commands, os.getpid(), self._reached),
-            name=f"acrf-worker-{self.folder.name}",
-        )
-        worker.start()
+        crew = Crew(self._start_process, 1 if self._seated else self.policy.processes)
+        worker = crew.start_first(f"acrf-worker-{self.folder.name}")
         self.status.worker_pid = worker.pid
         self.status.start_token = process_token(worker.pid)
         self._write_status()  # at once: a resume after our death must know whom to wait for
+        crew.start_others(f"acrf-rank-{self.folder.name}")
+        self.status.extra["ranks"] = {str(rank): pid for rank, pid in crew.pids.items()}
         self._pace.begin()
-        self._follow(worker)
+        self._follow(worker, crew)
         worker.join()
+        out_of_memory = count_oom_kills() > oom_kills
+        lost = crew.lost(out_of_memory)
+        crew.end()
         self.status.worker_pid = None
         self.status.eta_s = None
-        if self._outcome is not None:
+        if self._outcome is not None and not (lost and self._outcome.get("kind") == "interrupted"):
             return self._outcome
-        reason = self._hung or describe_exit(worker.exitcode, out_of_memory=count_oom_kills() > oom_kills)
+        reason = lost or self._hung or describe_exit(worker.exitcode, out_of_memory)
         return to_wire(Failed(self.status.step, reason, kind="interrupted"))
+
+    def _start_process(self, name: str) -> multiprocessing.process.BaseProcess:
+        arguments = (str(self.folder.path), self.events, self.commands, os.getpid(), self._reached)
+        process = self._spawn.Process(target=enter_worker, args=arguments, name=name)
+        process.start()
+        return process
 
     def _try_again(self, last: dict[str, Any]) -> bool:
         """Whether to start the worker again, by `restarts`; waits a little longer each time."""

@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import platformdirs
@@ -24,11 +24,15 @@ LOCK_PATIENCE_S = 3.0
 
 @dataclass
 class Place:
-    """A run in the line. `wanted`: devices that would do, the best first; `using`: what it has, empty if it waits."""
+    """A run in the line. `wanted`: devices that would do, the best first; `using`: what it has, empty if it waits.
+
+    A run of several processes has `more` devices beside that one.
+    """
 
     run: str
     wanted: list[str]
     using: str = ""
+    more: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -37,17 +41,22 @@ class Place:
 
 @dataclass(frozen=True)
 class Turn:
-    """What a run got: `device`, or its number in the line (1: next) and the run that uses what it wants."""
+    """What a run got: `devices`, or its number in the line (1: next) and the run that uses what it wants."""
 
-    device: str = ""
+    devices: tuple[str, ...] = ()
     number: int = 0
     behind: str = ""
 
+    @property
+    def device(self) -> str:
+        """The first, or all there is to have; empty for a run that waits."""
+        return self.devices[0] if self.devices else ""
 
-def take(folder: RunFolder, wanted: Sequence[str], *, share: bool = False) -> Turn:
-    """Take the first free device of `wanted`, or a place in the line for it; asked again, the same place.
 
-    With `share` the first one is taken whoever uses it. Raises OSError where the line cannot be read or written.
+def take(folder: RunFolder, wanted: Sequence[str], *, share: bool = False, count: int = 1) -> Turn:
+    """Take the first `count` free devices of `wanted`, or a place in the line for them; asked again, the same place.
+
+    With `share` the first ones are taken whoever uses them. Raises OSError where the line cannot be read or written.
     """
     with _line() as places:
         own = _place_of(places, folder)
@@ -57,12 +66,13 @@ def take(folder: RunFolder, wanted: Sequence[str], *, share: bool = False) -> Tu
         own.wanted = list(wanted)
         others = [place for place in places if place is not own]
         ahead = [place for place in places[: places.index(own)] if not place.using]
-        taken = {place.using for place in others} | {device for place in ahead for device in place.wanted}
+        taken = {device for place in others for device in (place.using, *place.more)}
+        taken |= {device for place in ahead for device in place.wanted}
         free = [device for device in wanted if share or device not in taken]
-        own.using = free[0] if free else ""
+        own.using, own.more = (free[0], free[1:count]) if len(free) >= count else ("", [])
         if own.using:
-            return Turn(own.using)
-        holder = next((place.name for place in others if place.using in wanted), "")
+            return Turn((own.using, *own.more))
+        holder = next((place.name for place in others if {place.using, *place.more} & set(wanted)), "")
         rivals = [place for place in ahead if set(place.wanted) & set(wanted)]
         return Turn(number=len(rivals) + 1, behind=holder or (rivals[-1].name if rivals else ""))
 
@@ -83,7 +93,7 @@ def places() -> list[Place]:
 
 def holders(device: str) -> list[str]:
     """Names of the runs that use a device."""
-    return [place.name for place in places() if place.using == device]
+    return [place.name for place in places() if device in (place.using, *place.more)]
 
 
 def move(folder: RunFolder, number: int) -> int:
@@ -115,7 +125,7 @@ def _living(places: Sequence[Place]) -> list[Place]:
 def _read(path: Path) -> list[Place]:
     try:
         return [
-            Place(str(raw["run"]), list(raw["wanted"]), str(raw["using"]))
+            Place(str(raw["run"]), list(raw["wanted"]), str(raw["using"]), list(raw.get("more", [])))
             for raw in json.loads(path.read_text("utf-8"))
         ]
     except FileNotFoundError:

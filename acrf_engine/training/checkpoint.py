@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,18 +59,11 @@ def write(folder: Path, step: int, snapshot: Snapshot) -> tuple[Path, int]:
     """
     target = checkpoint_path(folder, step)
     temporary = folder / f".tmp-{step}-{os.getpid()}"
-    tensors, structure = flatten(snapshot.optimizer)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(mode=0o700)
-        files = {
-            LORA: _safetensors(snapshot.lora),
-            OPTIMIZER: save(tensors),
-            STATE: _json({"optimizer": structure, **snapshot.state}),
-        }
-        if snapshot.ema is not None:
-            files[EMA] = _safetensors(snapshot.ema)
+        files = encoded(snapshot)
         manifest = {
             "format": FORMAT,
             "step": step,
@@ -135,11 +128,29 @@ def read(path: Path) -> Snapshot:
             data[name] = raw
         if manifest["format"] != FORMAT or manifest["step"] != step_of(path):
             raise CheckpointError(f"{path}: not this checkpoint (format {manifest['format']}, step {manifest['step']})")
-        state = json.loads(data[STATE])
-        optimizer = unflatten(state.pop("optimizer"), load(data[OPTIMIZER]))
-        return Snapshot(load(data[LORA]), optimizer, state, load(data[EMA]) if EMA in data else None)
+        return decoded(data)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: incomplete or damaged ({error!r})") from error
+
+
+def encoded(snapshot: Snapshot) -> dict[str, bytes]:
+    """The files of a snapshot, by name."""
+    tensors, structure = flatten(snapshot.optimizer)
+    files = {
+        LORA: _safetensors(snapshot.lora),
+        OPTIMIZER: save(tensors),
+        STATE: _json({"optimizer": structure, **snapshot.state}),
+    }
+    if snapshot.ema is not None:
+        files[EMA] = _safetensors(snapshot.ema)
+    return files
+
+
+def decoded(files: Mapping[str, bytes]) -> Snapshot:
+    """The inverse of `encoded`. Raises what json and safetensors raise."""
+    state = json.loads(files[STATE])
+    optimizer = unflatten(state.pop("optimizer"), load(files[OPTIMIZER]))
+    return Snapshot(load(files[LORA]), optimizer, state, load(files[EMA]) if EMA in files else None)
 
 
 def step_of(path: Path) -> int:

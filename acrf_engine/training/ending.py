@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from acrf_engine.protocol import Command
 from acrf_engine.run.wire import clip_text
 
 USERS_ERRORS = ("ConfigError", "DataError", "PictureError", "ModelError", "MismatchError", "TargetsError")
 """By name: config, data or model are wrong, rather than the program or the machine."""
-PLAIN_ERRORS = ("NonFinite", "CheckpointError", "LoraError", "LoaderDied", "RunError")
+PLAIN_ERRORS = ("NonFinite", "CheckpointError", "LoraError", "LoaderDied", "RunError", "RankOutOfMemory")
 """By name: errors whose message says it all."""
 GPU_ADVICE = (
     "the GPU failed in the middle of its work: look at `nvidia-smi` and the kernel's log (`dmesg`), restart the "
@@ -22,6 +24,15 @@ class StopAsked(Exception):
         super().__init__(reason)
         self.reason = reason
         self.command = command
+
+
+@dataclass(frozen=True)
+class LastWords:
+    """Why a process of a run ends. `kind`: as in protocol.Failed."""
+
+    message: str
+    traceback: str = ""
+    kind: str = "failed"
 
 
 class Orphaned(Exception):

@@ -47,6 +47,13 @@ def require_same_run(saved: Saved, config: RunConfig, folder: RunFolder, prepare
             f"the anchors changed since {name}: the model's scheduler, or the installed diffusers, is another "
             "one (bring the former one back, or start a new run)"
         )
+    processes, former = _processes(config), _processes(state.run_config())
+    if processes != former:
+        message = (
+            f"resumed from {name} with {processes} in the place of {former}: the pictures of every "
+            "step are the same, but sums are made in another order: the run goes on, but not bit for bit"
+        )
+        report(WarningEvent(message, state.step))
     if state.environment != environment(config.optimizer):
         report(
             WarningEvent(
@@ -55,6 +62,11 @@ def require_same_run(saved: Saved, config: RunConfig, folder: RunFolder, prepare
                 state.step,
             )
         )
+
+
+def _processes(config: RunConfig) -> str:
+    count = config.distributed.num_processes
+    return f"{count} processes ({config.distributed.strategy})" if count > 1 else "1 process"
 
 
 def _changed_parts(before: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from acrf_engine.method.part import Part
 from acrf_engine.method.step import MicroStep
+from acrf_engine.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,13 @@ class Measured:
     losses: list[float]
 
     @classmethod
-    def of(cls, micros: list[MicroStep], grad_norm: Tensor) -> Measured:
-        """Waits for the device."""
+    def of(cls, micros: list[MicroStep], grad_norm: Tensor, ranks: Ranks, slots: int) -> Measured:
+        """Of all ranks together, and the same on all of them. Waits for the device.
+
+        `slots`: the most pictures that a rank has in a micro-batch.
+        """
+        if ranks.several:
+            micros = _of_all(micros, ranks, slots)
         rows = torch.stack(
             [torch.stack([m.loss.detach(), m.char_B.mean(), m.cos_B.mean(), m.fft_B.mean()]) for m in micros]
         )
@@ -54,3 +61,23 @@ class Measured:
             "gradient norm": self.grad_norm,
         }
         return [f"{name} is {value}" for name, value in numbers.items() if not math.isfinite(value)]
+
+
+def _of_all(micros: list[MicroStep], ranks: Ranks, slots: int) -> list[MicroStep]:
+    """The micro-steps as one process would have measured them, from what each rank measured of its pictures."""
+    ours = torch.zeros(len(micros), slots + 1, 4, device=micros[0].loss.device)
+    for row, micro in zip(ours, micros, strict=True):
+        row[0, 0] = micro.loss.detach()
+        pictures = torch.stack([micro.composite_B, micro.char_B, micro.cos_B, micro.fft_B], dim=1)
+        row[1 : 1 + len(pictures)] = pictures
+    every = ranks.gathered(ours)
+    whole = []
+    for index, micro in enumerate(micros):
+        parts = [Part.of(len(micro.anchor_B), rank, ranks.count) for rank in range(ranks.count)]
+        rows = torch.cat(
+            [every[rank, index, 1 : 1 + part.stop - part.start] for rank, part in enumerate(parts) if not part.idle]
+        )
+        composite_B, char_B, cos_B, fft_B = rows.unbind(1)
+        loss = every[:, index, 0, 0].mean()
+        whole.append(replace(micro, loss=loss, composite_B=composite_B, char_B=char_B, cos_B=cos_B, fft_B=fft_B))
+    return whole

@@ -44,6 +44,7 @@ def plan_event(trainer: Trainer) -> Plan:
         max_grad_norm=trainer.settings.max_grad_norm,
         versions=environment(config.optimizer),
         held_out=prepared.held_out.pictures,
+        num_processes=trainer.ranks.count,
         captions_missing=prepared.dataset.without_caption,
         lora_targets=_targets(config.lora),
     )

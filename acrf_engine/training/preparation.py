@@ -64,10 +64,13 @@ class Prepared:
     """Fingerprint of the frozen weights, training adapter included."""
 
 
-def prepare(config: RunConfig, report: Report, pulse: Pulse, *, fresh: bool = True) -> Prepared:
+def prepare(
+    config: RunConfig, report: Report, pulse: Pulse, *, fresh: bool = True, cached: Callable[[], None] = lambda: None
+) -> Prepared:
     """Cache latents and captions, then load the transformer and add the LoRA.
 
-    `fresh` is false where a checkpoint will give the weights: then `lora.init_from` is not read any more.
+    `fresh` is false where a checkpoint will give the weights: then `lora.init_from` is not read any more. `cached` is
+    called when latents and captions are all there.
     VAE and text encoder leave memory before the transformer comes, so the card never holds all three.
     Raises ConfigError, DataError, ModelError or LoraError, each with a message for the user.
     """
@@ -82,6 +85,7 @@ def prepare(config: RunConfig, report: Report, pulse: Pulse, *, fresh: bool = Tr
     resolution = checkpoint.native_resolution() if config.resolution == "auto" else config.resolution
     dataset, held_out, prompts = cache_data(config, checkpoint, resolution, device, dtype, report, pulse)
     free_memory()
+    cached()
 
     report(Progress("loading", 0, 0, "loading the transformer"))
     pulse()
@@ -98,7 +102,7 @@ def prepare(config: RunConfig, report: Report, pulse: Pulse, *, fresh: bool = Tr
     plan = BatchPlan(
         [example.bucket for example in dataset.examples],
         [example.picture.repeats for example in dataset.examples],
-        config.batch_size,
+        config.global_batch,
         config.seed,
         [example.index for example in dataset.examples if example.picture.regularisation],
         config.regularisation.ratio,

@@ -23,6 +23,7 @@ def draw_previews(trainer: Trainer) -> list[Preview]:
     prepared.transformer.eval()
     try:
         for index, prompt in enumerate(prepared.prompts):
+            trainer.ranks.keep_waiting()
             started = time.perf_counter()
             paths = {
                 True: folder / f"step-{trainer.step:06d}" / f"{index:02d}.png",

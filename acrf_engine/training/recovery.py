@@ -29,8 +29,18 @@ OUT_OF_MEMORY_ADVICE = (
 )
 
 
+ADVICE_FOR_SEVERAL = (
+    "a GPU is out of memory: lower resolution or batch_size, turn memory.gradient_checkpointing on, or use "
+    "distributed.strategy fsdp2, then continue with `acrf-tui resume`"
+)
+
+
 class OutOfMemory(Exception):
     """A step does not fit on the card, tried twice. Nothing was updated."""
+
+
+class RankOutOfMemory(Exception):
+    """As OutOfMemory, where several processes train: it ends the run."""
 
 
 class Recovery:
@@ -82,7 +92,9 @@ class Recovery:
     def _with_memory(self) -> Step:
         try:
             return self._compiled()
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
+            if self._trainer.ranks.several:  # the others are in the middle of the step, and cannot try again
+                raise RankOutOfMemory(f"step {self._trainer.step + 1}: {ADVICE_FOR_SEVERAL}") from error
             log.warning("out of memory at step %s, trying once more", self._trainer.step + 1, exc_info=True)
         # Outside the handler: the traceback would keep the failed step's tensors alive.
         self._trainer.forget_gradients()

@@ -206,6 +206,9 @@ class Session:
         elif self.trainer.config.memory.offload:
             message = "memory.offload keeps the base in RAM already: there is little VRAM to give back"
             self.acknowledge(command, message, ok=False)
+        elif self.trainer.ranks.several:
+            message = "several processes keep their VRAM (stop the run instead: resume goes on bit for bit)"
+            self.acknowledge(command, message, ok=False)
         elif not self.paused:
             self.acknowledge(command, "pause first: VRAM can be given back only while paused", ok=False)
         elif self.parked:

@@ -11,9 +11,9 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 from torch import Tensor
@@ -36,6 +36,7 @@ from acrf_engine.training.lora_saving import save_trained
 from acrf_engine.training.measured import Measured
 from acrf_engine.training.optim import load_state, make_optimizer
 from acrf_engine.training.preparation import Prepared, Report, to_device
+from acrf_engine.training.ranks import Ranks
 from acrf_engine.training.saved_state import Saved, SavedState, Settings
 from acrf_engine.training.schedule import Ramp, learning_rate
 
@@ -50,10 +51,13 @@ class NonFinite(Exception):
 class Trainer:
     """Trains a prepared run step by step. `step` counts finished updates; `micro_step` the micro-batches so far."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, prepared: Prepared, report: Report) -> None:
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, prepared: Prepared, report: Report, ranks: Ranks | None = None
+    ) -> None:
         self.config = config
         self.folder = folder
         self.report = report
+        self.ranks = ranks or Ranks()
         self._home = _inode(folder.path)
         self.prepared = prepared
         self.method = prepared.method
@@ -74,14 +78,29 @@ class Trainer:
 
             self.ema = EMAModel(prepared.trainable, decay=decay, foreach=True)
         batches = MicroBatches(
-            prepared.dataset, prepared.plan, config.seed, config.data.flip, config.data.caption_dropout
+            prepared.dataset,
+            prepared.plan,
+            config.seed,
+            config.data.flip,
+            config.data.caption_dropout,
+            self.ranks.rank,
+            self.ranks.count,
         )
         self.loader = Loader(batches, config.data.num_workers)
+        if self.ranks.main:
+            self._go_on()
+        else:
+            self.ranks.next_order()
+            self.receive_state()
+
+    def _go_on(self) -> None:
+        """Go on from the newest good checkpoint, where there is one, and let the other ranks do so too."""
+        config, folder, prepared = self.config, self.folder, self.prepared
         checkpoints.clean(folder.checkpoints)
         for unfinished in folder.lora.glob(f".{folder.name}*.tmp"):  # what a killed writer left
             unfinished.unlink(missing_ok=True)
         if (saved := saved_state.newest(folder.checkpoints, self._warn)) is not None:
-            require_same_run(saved, config, folder, prepared, report)
+            require_same_run(saved, config, folder, prepared, self.report)
             self._restore(saved)
             given = {key.rpartition(".")[2] for key in folder.read_given_keys()}
             self.settings, self.ramp = saved.state.settings_for(config, given)
@@ -90,37 +109,47 @@ class Trainer:
                 f"{folder.checkpoints}: none of the {len(unusable)} checkpoints can be used, the warnings say why "
                 "(bring one back, or move them away to start from the first step)"
             )
+        self._send_state(saved)
+
+    def _send_state(self, saved: Saved | None) -> None:
+        self.ranks.order("go on")
+        if self.ranks.several:
+            self.ranks.send_files({} if saved is None else checkpoints.encoded(saved.snapshot))
 
     # ---- the step ----------------------------------------------------------------------------------------------------
 
     def train_step(self) -> Step:
         """One optimizer update. Raises NonFinite, with nothing updated, where a loss or the gradient is not finite."""
         started = time.perf_counter()
+        self.ranks.order("step", **self.position())
         self.apply_settings()
         accumulation = self.config.gradient_accumulation
         micros: list[MicroStep] = []
         pictures: list[int] = []
         for index in range(accumulation):
-            batch = self._load_batch(self.micro_step + index)
+            batch_number = self.micro_step + index
+            batch = self._load_batch(batch_number)
             last = index == accumulation - 1
-            lora.seed_dropout(self.config, self.micro_step + index)
+            lora.seed_dropout(self.config, batch_number, self.ranks.rank)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.transformer):
                 micro = acrf_micro_step(
                     self._velocity,
                     batch.latents_BCHW,
                     batch.captions,
                     self.method,
-                    draw=self.micro_step + index,
+                    draw=batch_number,
                     masks_BHW=batch.masks_BHW,
                     picture_weights=batch.weights,
+                    part=batch.part,
                 )
                 self.accelerator.backward(micro.loss / accumulation)
             micros.append(micro)
-            pictures.extend(batch.indices)
+            pictures.extend(self.prepared.plan.at(batch_number) if batch.part else batch.indices)
 
         limit = self.settings.max_grad_norm or math.inf
         grad_norm = self.accelerator.clip_grad_norm_(self.prepared.trainable, limit)
-        measured = Measured.of(micros, grad_norm)  # the step's only wait for the device
+        # The step's only wait for the device; every rank sees the same numbers, and so does the same.
+        measured = Measured.of(micros, grad_norm, self.ranks, self.config.batch_size)
         self._require_finite(measured, pictures)
         rate = learning_rate(self.config, self.peak_rate(), self.step, self.total_steps)
         for group in self.optimizer.param_groups:
@@ -276,11 +305,30 @@ class Trainer:
         saved = saved_state.newest(self.folder.checkpoints, self._warn)
         if saved is None:
             return False
+        self._send_state(saved)
         self.forget_gradients()
         self._restore(saved)
         self.settings = saved.state.settings
         self.ramp = None
         return True
+
+    def position(self) -> dict[str, Any]:
+        """What the next step depends on beside the weights, for the other ranks."""
+        ramp = None if self.ramp is None else asdict(self.ramp)
+        return {"step": self.step, "micro_step": self.micro_step, "settings": asdict(self.settings), "ramp": ramp}
+
+    def take_position(
+        self, step: int, micro_step: int, settings: dict[str, float], ramp: dict[str, Any] | None
+    ) -> None:
+        """Another rank than 0: stand where rank 0 stands, with its settings."""
+        self.step, self.micro_step = step, micro_step
+        self.settings, self.ramp = Settings(**settings), None if ramp is None else Ramp(**ramp)
+
+    def receive_state(self) -> None:
+        """Another rank than 0: go on from what rank 0 goes on from, after its order to do so."""
+        if files := self.ranks.receive_files():
+            self.forget_gradients()
+            self._restore(Saved.of(self.folder.path, checkpoints.decoded(files)))
 
     def _restore(self, saved: Saved) -> None:
         snapshot, state = saved.snapshot, saved.state

@@ -17,10 +17,13 @@ from typing import Any
 
 from acrf_engine.config import load_config
 from acrf_engine.protocol import Ack, Command, ErrorEvent, Event, Failed, Progress, StateChanged, Stopped
+from acrf_engine.run import ranks as places
 from acrf_engine.run.folder import RunError, RunFolder
 from acrf_engine.run.link import Inbox, Reporter
 from acrf_engine.run.wire import clip_text
-from acrf_engine.training.ending import Orphaned, StopAsked, for_the_user, is_the_users
+from acrf_engine.training.ending import LastWords, Orphaned, StopAsked, for_the_user, is_the_users
+from acrf_engine.training.rank_zero import RankZero
+from acrf_engine.training.threads import training_threads
 
 log = logging.getLogger("acrf.worker")
 
@@ -41,6 +44,7 @@ class Worker:
         self.step = folder.recorded_status().step
         self._signalled = False
         self._waiting: list[Command] = []
+        self.crew = RankZero(reporter)
 
     def run(self) -> Event:
         """Prepare, then train to the end. Returns the last event; raises Orphaned after a last checkpoint."""
@@ -57,20 +61,29 @@ class Worker:
         from acrf_engine.training.session import Session
         from acrf_engine.training.trainer import Trainer
 
-        torch.set_num_threads(training_threads())
-        prepared = prepare(config, self.report, self._pulse, fresh=not in_place(self.folder.checkpoints))
+        seat = places.seat()
+        torch.set_num_threads(training_threads(seat.neighbours if seat else 1))
+        fresh = not in_place(self.folder.checkpoints)
+        ranks = self.crew.meet(config, seat, self.folder, fresh)
+        prepared = prepare(config, self.report, self._pulse, fresh=fresh, cached=self.crew.cached)
         tracking = Tracking(config, self.folder, self.report)
-        trainer = Trainer(config, self.folder, prepared, tracking.report)
+        trainer = Trainer(config, self.folder, prepared, tracking.report, ranks)
         tracking.report(plan_event(trainer))
 
         def watch() -> None:
             if self.reached is not None:
                 self.reached.value = trainer.step
             self.watch()
+            ranks.keep_waiting()
 
         session = Session(trainer, tracking.report, self.inbox, watch, self._waiting)
         try:
-            return session.run()
+            last = session.run()
+            ranks.order("end")
+            return last
+        except Orphaned:
+            ranks.order("end")
+            raise
         finally:
             self.step = trainer.step
             trainer.close()
@@ -89,6 +102,7 @@ class Worker:
         """Raises Orphaned when the supervisor is gone, StopAsked when this process was asked to end."""
         if os.getppid() != self.supervisor_pid:
             raise Orphaned
+        self.crew.report_readings()
         if self._signalled:
             raise StopAsked("the worker was asked to end (SIGTERM)")
 
@@ -97,7 +111,11 @@ class Worker:
 
 
 def main(run_folder: str, events: Any, commands: Any, supervisor_pid: int, reached: Any = None) -> None:
-    """Entry of the worker process; `reached` is a shared counter of the steps taken."""
+    """Entry of a worker process, of any rank; `reached` is a shared counter of the steps taken."""
+    if (seat := places.seat()) is not None and seat.rank > 0:
+        from acrf_engine.training import follower
+
+        follower.main(seat, run_folder)
     faulthandler.enable()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     folder = RunFolder(Path(run_folder))
@@ -117,19 +135,18 @@ def main(run_folder: str, events: Any, commands: Any, supervisor_pid: int, reach
         reporter(Stopped(worker.step, stop.reason))
     except BaseException as error:
         traceback.print_exc()
-        message = for_the_user(error)
-        reporter(ErrorEvent(message, worker.step, clip_text(traceback.format_exc())))
-        reporter(Failed(worker.step, message, kind="data" if is_the_users(error) else "failed"))
-        code = 2 if is_the_users(error) else 1
+        words = worker.crew.explain(error) or LastWords(
+            for_the_user(error), clip_text(traceback.format_exc()), "data" if is_the_users(error) else "failed"
+        )
+        worker.crew.say_last(words)
+        reporter(ErrorEvent(words.message, worker.step, words.traceback))
+        reporter(Failed(worker.step, words.message, kind=words.kind))
+        code = 2 if words.kind == "data" else 1
+    worker.crew.over()
     reporter.close(lambda: os.getppid() == supervisor_pid)
     sys.stderr.flush()
     sys.stdout.flush()
     os._exit(code)  # no interpreter shutdown: a library's thread must not keep a finished run alive
-
-
-def training_threads() -> int:
-    """Threads for torch: one core is left for the app and the supervisor."""
-    return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def _record_interruption(folder: RunFolder, worker: Worker) -> None:

@@ -144,7 +144,7 @@ def settings_rows(config: RunConfig) -> list[Row]:
     if config.trigger:
         rows.append(("trigger", config.trigger))
     length = f"{config.steps:,} steps" if config.steps else f"{config.epochs:,} epoch{'s' if config.epochs > 1 else ''}"
-    pictures = config.batch_size * config.gradient_accumulation
+    pictures = config.global_batch * config.gradient_accumulation
     return [
         *rows,
         ("length", f"{length}, {pictures} pictures a step ({config.batch_size} × {config.gradient_accumulation})"),
