@@ -28,6 +28,11 @@ COLUMNS = 6
 GUTTER = 2
 
 
+def of_rank_0(sample: Hardware) -> int:
+    """Position of the card that the worker's own figures, torch's peak, are of."""
+    return next((at for at, device in enumerate(sample.devices) if device.rank == 0), 0)
+
+
 class GpuPanel(Panel):
     """One view of rows, and as many columns of charts as fit: each is a widget, so that only its end is resent."""
 
@@ -85,7 +90,7 @@ class GpuPanel(Panel):
         lines: list[Line] = []
         each = height // len(sample.devices)
         for position, device in enumerate(sample.devices):
-            of_worker = peak if position == 0 else None  # torch reports the device of rank 0 only
+            of_worker = peak if position == of_rank_0(sample) else None
             if each >= 6:
                 rows = full_lines(device, samples, of_worker, width, 9 if each >= 9 else 6, self.symbols)
             elif each >= 2:
@@ -109,7 +114,7 @@ class GpuPanel(Panel):
         each = (width - GUTTER * grid.columns) // grid.columns
         if sample.devices:
             blocks: list[tuple[Device | None, list[Chart]]] = [
-                (device, device_charts(device, samples, peak if position == 0 else None))
+                (device, device_charts(device, samples, peak if position == of_rank_0(sample) else None))
                 for position, device in enumerate(sample.devices)
             ]
             above: list[Line] = []

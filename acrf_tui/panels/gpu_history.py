@@ -85,7 +85,7 @@ def device_charts(device: Device, samples: list[Hardware], peak: int | None) -> 
     """Everything that a device reports, over time."""
 
     def history(read: Callable[[Device], float | None]) -> list[float]:
-        return past(samples, device.index, read)
+        return past(samples, device, read)
 
     powers = history(lambda one: one.power)
     limit = device.power_limit or max([1.0, *(value for value in powers if value == value)])
@@ -248,7 +248,7 @@ def spans_of(row: raster.Row, roles: Sequence[str]) -> Line:
 
 def head_lines(device: Device, grid: Grid, width: int, peak: float) -> list[Line]:
     """The first line of a block, a piece for each column: number and name, what slows the card, torch's peak (GiB)."""
-    number = line((f"{device.index} ", "muted"), (gpu_lines.short_name(device.name), "bold text"))
+    number = line((f"{gpu_lines.number(device)} ", "muted"), (gpu_lines.short_name(device.name), "bold text"))
     if device.slowed:
         text = gpu_lines.slowed_text(device) if width >= 24 else ", ".join(device.slowed)
         speed = line((fit(text, width), gpu_lines.slowed_role(device.slowed)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from acrf_engine.protocol import Device, Hardware
 from acrf_tui.charts.lines import Line, fit, line, spread, width_of, wrap
@@ -101,11 +102,12 @@ def watts(device: Device) -> str:
     return f"{device.power:.0f} / {device.power_limit:.0f} W" if device.power_limit else f"{device.power:.0f} W"
 
 
-def past(samples: list[Hardware], index: int, read: Callable[[Device], float | None]) -> list[float]:
+def past(samples: list[Hardware], device: Device, read: Callable[[Device], float | None]) -> list[float]:
     """One value of one device over the last samples, NaN where it was not reported."""
     values = []
     for sample in samples:
-        found = next((device for device in sample.devices if device.index == index), None)
+        same = (one for one in sample.devices if (one.host, one.index) == (device.host, device.index))
+        found = next(same, None)
         value = read(found) if found is not None else None
         values.append(math.nan if value is None else float(value))
     return values
@@ -127,12 +129,12 @@ def full_lines(
         label: str, value: str, read: Callable[[Device], float | None], low: float, high: float, role: str = "text"
     ) -> Line:
         role = role if value != NOT_REPORTED else "muted"
-        return reading(label, past(samples, device.index, read), low, high, value, role, width, symbols)
+        return reading(label, past(samples, device, read), low, high, value, role, width, symbols)
 
     def of_power(one: Device) -> float | None:
         return one.power
 
-    powers = [value for value in past(samples, device.index, of_power) if value == value]
+    powers = [value for value in past(samples, device, of_power) if value == value]
     lines = [
         head_line(device, width, with_reason=rows < 9),
         memory_line("VRAM", device.memory_used, device.memory_total, peak, width, symbols),
@@ -155,7 +157,7 @@ def head_line(device: Device, width: int, *, with_reason: bool) -> Line:
     """Name and number; what slows the card takes the number's place, since it is what one has to know."""
     reason = slowed_text(device) if with_reason else ""
     if not reason:
-        return spread(line((device.name, "bold text")), line((f" GPU {device.index}", "muted")), width)
+        return spread(line((device.name, "bold text")), line((f" {title(device)}", "muted")), width)
     right = line((f" {fit(reason, max(8, width - 12))}", slowed_role(device.slowed or [])))
     room = width - width_of(right) - 1
     name = next((text for text in (device.name, short_name(device.name)) if len(text) <= room), f"GPU {device.index}")
@@ -187,7 +189,7 @@ def name_spans(device: Device, room: int) -> Line:
     reason = next((word for word in device.slowed or [] if word in GRAVE), "")
     if reason and len(name) + len(reason) + 4 > room:
         name = ""
-    return line((f"{device.index} ", "muted"), (name, "bold text"), (f"{' ' if name else ''}{reason}", "bold bad"))
+    return line((f"{number(device)} ", "muted"), (name, "bold text"), (f"{' ' if name else ''}{reason}", "bold bad"))
 
 
 def compact_lines(device: Device, peak: int | None, width: int, symbols: SymbolSet = BRAILLE) -> list[Line]:
@@ -221,13 +223,26 @@ def single_line(device: Device, width: int) -> Line:
     return spread(name_spans(device, width - width_of(right)), right, width)
 
 
+def title(device: Device) -> str:
+    """The card's number, and the process of the run that has it, where there are several."""
+    rank = f", rank {device.rank}" if device.rank is not None else ""
+    return f"GPU {device.index}{rank}{f' on {device.host}' if device.host else ''}"
+
+
+def number(device: Device) -> str:
+    """As `title`, in little room: by rank where the run has several processes."""
+    if device.rank is None:
+        return f"{device.index}"
+    return f"rank {device.rank} {device.host}" if device.host else f"rank {device.rank}"
+
+
 def short_name(name: str) -> str:
     """A card's name without its maker, where room is short."""
     return name.removeprefix("NVIDIA ").removeprefix("GeForce ")
 
 
 def machine_lines(sample: Hardware, samples: list[Hardware], width: int, symbols: SymbolSet = BRAILLE) -> list[Line]:
-    """No GPU: why, and what the worker takes of the machine's memory."""
+    """No GPU: why, and what the worker, or each of several, takes of the machine's memory."""
     lines = [line((text, "muted")) for text in wrap(sample.note or "no GPU is visible on this machine", width)]
     lines.append(())
     lines.append(memory_line("RAM", sample.ram_used, sample.ram_total, None, width, symbols))
@@ -235,5 +250,12 @@ def machine_lines(sample: Hardware, samples: list[Hardware], width: int, symbols
     values = [float(one.worker_rss) if one.worker_rss is not None else math.nan for one in samples]
     top = max((value for value in values if value == value), default=1.0)
     text = f"{numbers.gib(rss)} GiB" if rss is not None else NOT_REPORTED
+    if sample.ranks:
+        return lines + [line((f"rank {one['rank']:<3}", "muted"), (_rank_memory(one), "text")) for one in sample.ranks]
     lines.append(reading("worker", values, 0.0, top, text, "text" if rss is not None else "muted", width, symbols))
     return lines
+
+
+def _rank_memory(rank: dict[str, Any]) -> str:
+    memory = f"{numbers.gib(rank['rss'])} GiB" if rank.get("rss") is not None else NOT_REPORTED
+    return f"{memory} on {rank['host']}"

@@ -128,6 +128,26 @@ async def test_maximised_every_card_shows_all_it_reports(gpus: int, size: tuple[
             await shows(pilot, *words, "SM", "mem", "GiB", "°C", "MHz", " W")
 
 
+async def test_each_rank_of_a_run_has_its_card_also_on_another_box() -> None:
+    sample = make_hardware(2, 1)
+    first, second = sample.devices
+    cards = [replace(first, rank=1), replace(second, rank=0), replace(first, rank=2, host="box-2", temperature=77)]
+    source = FakeSource(make_history(20, gpus=2))
+    async with dashboard(source, (200, 50)) as (pilot, _):
+        source.push(replace(sample, devices=cards), Memory(GIB, 16 * GIB))
+        await shows(pilot, "rank 1 RTX 4090", "rank 0 RTX 4090", "rank 2 box-2", "77 °C")
+        await pilot.press("4", "z")
+        await shows(pilot, "rank 1 RTX 4090", "rank 0 RTX 4090", "rank 2 box-2", "77 °C")
+
+
+async def test_ranks_on_the_cpu_show_their_memory() -> None:
+    ranks = [{"rank": rank, "host": "box", "pid": 1, "rss": (rank + 1) * GIB} for rank in (0, 1)]
+    source = FakeSource(make_history(20, gpus=0))
+    async with dashboard(source, (120, 40)) as (pilot, _):
+        source.push(replace(make_hardware(0, 30), ranks=ranks))
+        await shows(pilot, "rank 0", "1.0 GiB on box", "rank 1", "2.0 GiB on box")
+
+
 async def test_maximised_without_a_gpu_it_says_why_and_shows_the_memory() -> None:
     source = FakeSource(make_history(20, gpus=0))
     async with dashboard(source) as (pilot, screen):
