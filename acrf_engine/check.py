@@ -190,7 +190,9 @@ def _look_at_disk(config: RunConfig, report: Report, runs_dir: Path) -> None:
     if report.disk_needed > report.disk_free:
         report.notes.append(f"the disk of {place} has too little room")
     cache = platformdirs.user_cache_path("acrf-tui")
-    report.notes.append(f"latents and captions are cached in {cache}")
+    home = Path.home()
+    shown = f"~/{cache.relative_to(home)}" if cache.is_relative_to(home) else str(cache)
+    report.notes.append(f"latents and captions are cached in {shown}")
 
 
 def _pictures(report: Report) -> str:

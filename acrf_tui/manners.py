@@ -87,7 +87,7 @@ class MannerlyApp(App[int]):
         self.run_worker(partial(self._save_picture, svg), thread=True, group="picture", exit_on_error=False)
 
     def _save_picture(self, svg: str) -> None:
-        from acrf_tui.screens.launchpad_configs import short_path
+        from acrf_tui.printable import short_path
         from acrf_tui.screenshot import write_picture
         from acrf_tui.settings import screenshots_folder, settings_file
 

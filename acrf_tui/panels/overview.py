@@ -15,7 +15,7 @@ from acrf_tui.charts.lines import Line, LineView, fit, line, wrap
 from acrf_tui.panels import numbers
 from acrf_tui.panels.overview_facts import Change, FolderFacts, read_facts
 from acrf_tui.panels.panel import Panel
-from acrf_tui.printable import printable
+from acrf_tui.printable import short_path
 from acrf_tui.state import RunState
 
 LABEL = 10
@@ -96,7 +96,7 @@ def run_lines(state: RunState, facts: FolderFacts | None, folder: Path, width: i
 
 def folder_lines(folder: Path, width: int) -> list[Line]:
     """The whole path of the run folder, broken where it must be: it is there to be typed."""
-    text, room = printable(str(folder)), max(8, width - LABEL)
+    text, room = short_path(folder), max(8, width - LABEL)
     pieces = [text[at : at + room] for at in range(0, len(text), room)]
     return [line((f"{'' if at else 'folder':<{LABEL}}", "muted"), (piece, "text")) for at, piece in enumerate(pieces)]
 

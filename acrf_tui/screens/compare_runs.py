@@ -10,8 +10,7 @@ from typing import Any
 
 from acrf_engine.run.curves import Curve, read_curve, stamp_of
 from acrf_engine.run.folder import RunError, RunFolder
-from acrf_tui.printable import printable
-from acrf_tui.screens.launchpad_configs import short_path
+from acrf_tui.printable import printable, short_path
 
 ABSENT = "–"
 

@@ -19,7 +19,7 @@ from textual.worker import Worker, WorkerState
 from acrf_tui.charts.lines import LineView, line
 from acrf_tui.panels.keys import KeysLine
 from acrf_tui.panels.numbers import age
-from acrf_tui.printable import printable
+from acrf_tui.printable import printable, short_path
 from acrf_tui.screens.calm import CalmScreen
 from acrf_tui.screens.editor_changes import FormChanges
 from acrf_tui.screens.editor_document import (
@@ -40,7 +40,6 @@ from acrf_tui.screens.editor_rows import LEGEND, Status, detail_lines, problem_l
 from acrf_tui.screens.editor_saving import Saving
 from acrf_tui.screens.editor_text import LiveText, Loaded, load
 from acrf_tui.screens.editor_yaml import YamlText
-from acrf_tui.screens.launchpad_configs import short_path
 
 
 class EditorScreen(CalmScreen[Path | None]):

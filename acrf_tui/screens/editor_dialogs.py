@@ -14,9 +14,8 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
-from acrf_tui.printable import printable
+from acrf_tui.printable import printable, short_path
 from acrf_tui.screens.editor_files import found_by_launchpad, is_shipped, saving_folders
-from acrf_tui.screens.launchpad_configs import short_path
 from acrf_tui.screens.new_run_fields import PathInput
 
 

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acrf_tui.printable import printable
+from acrf_tui.printable import printable, short_path
 from acrf_tui.screens.editor_document import Reading, read
 from acrf_tui.screens.editor_files import (
     FileTrouble,
@@ -18,7 +18,6 @@ from acrf_tui.screens.editor_files import (
     save,
     saving_folders,
 )
-from acrf_tui.screens.launchpad_configs import short_path
 
 if TYPE_CHECKING:
     from acrf_tui.screens.editor import EditorScreen

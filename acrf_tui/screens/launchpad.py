@@ -24,9 +24,9 @@ from acrf_engine.run.folder import RunFolder
 from acrf_engine.run.trash import trash_path, trash_run
 from acrf_tui.charts.lines import LineView, line, spread
 from acrf_tui.panels.keys import KeysLine
-from acrf_tui.printable import printable
+from acrf_tui.printable import printable, short_path
 from acrf_tui.screens.calm import CalmScreen
-from acrf_tui.screens.launchpad_configs import ConfigEntry, own_configs, sample_configs, short_path
+from acrf_tui.screens.launchpad_configs import ConfigEntry, own_configs, sample_configs
 from acrf_tui.screens.launchpad_examine import Examiner
 from acrf_tui.screens.launchpad_lists import ConfigList
 from acrf_tui.screens.launchpad_runs import CurveCache, RunSummary, read_runs

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from acrf_tui.panels import numbers
-from acrf_tui.printable import printable
-from acrf_tui.screens.launchpad_configs import Row, settings_rows, short_path
+from acrf_tui.printable import printable, short_path
+from acrf_tui.screens.launchpad_configs import Row, settings_rows
 
 POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 120.0

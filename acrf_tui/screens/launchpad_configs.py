@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from acrf_engine.run.folder import APP_NAME
-from acrf_tui.printable import printable
+from acrf_tui.printable import short_path
 from acrf_tui.shipped import shipped
 
 if TYPE_CHECKING:
@@ -186,10 +186,3 @@ def _saves(config: RunConfig) -> str:
     every = config.checkpoint.every
     text = f"every {every:,} steps, newest {config.checkpoint.keep} kept" if every else "at the end"
     return f"{text}; previews every {config.preview.every:,}" if config.preview.every else text
-
-
-def short_path(path: str | Path) -> str:
-    """A path as people write it: below the home folder with `~`."""
-    text = printable(str(path))
-    home = str(Path.home())
-    return f"~{text[len(home) :]}" if text == home or text.startswith(f"{home}/") else text

@@ -15,8 +15,8 @@ from textual.widgets import Button, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from acrf_engine.run.folder import NAME_PATTERN
-from acrf_tui.printable import printable
-from acrf_tui.screens.launchpad_configs import own_config_folder, short_path
+from acrf_tui.printable import printable, short_path
+from acrf_tui.screens.launchpad_configs import own_config_folder
 from acrf_tui.screens.launchpad_lists import PickList
 from acrf_tui.screens.launchpad_start import DeviceChoice
 

@@ -21,8 +21,8 @@ from textual.widgets.option_list import Option
 from acrf_tui.charts.lines import Line, fit
 from acrf_tui.charts.palette import colour
 from acrf_tui.charts.symbols import BRAILLE
-from acrf_tui.printable import printable
-from acrf_tui.screens.launchpad_configs import ConfigEntry, copy_config, short_path, suggested_name
+from acrf_tui.printable import printable, short_path
+from acrf_tui.screens.launchpad_configs import ConfigEntry, copy_config, suggested_name
 from acrf_tui.screens.launchpad_runs import Columns, RunSummary, columns_for, row
 
 ORIGINS = {"sample": "Samples", "own": "Your configs", "here": "In this folder"}

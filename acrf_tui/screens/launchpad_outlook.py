@@ -10,9 +10,9 @@ from textual import events
 from textual.containers import VerticalScroll
 
 from acrf_tui.charts.lines import Line, LineView, fit, line, wrap
-from acrf_tui.printable import printable
+from acrf_tui.printable import printable, short_path
 from acrf_tui.screens.launchpad_check import Outlook, remedy
-from acrf_tui.screens.launchpad_configs import ConfigEntry, Row, short_path
+from acrf_tui.screens.launchpad_configs import ConfigEntry, Row
 
 LABEL = 11
 METER = 24

@@ -16,8 +16,7 @@ from acrf_tui.charts.lines import Line, fit
 from acrf_tui.charts.symbols import BRAILLE, SymbolSet
 from acrf_tui.panels import numbers
 from acrf_tui.panels.header import STATES
-from acrf_tui.printable import printable
-from acrf_tui.screens.launchpad_configs import short_path
+from acrf_tui.printable import printable, short_path
 
 MOST_RUNS = 300
 STATE_WIDTH = 13

@@ -12,8 +12,8 @@ from textual.screen import Screen
 
 from acrf_engine.run.folder import RunError
 from acrf_engine.run.trash import TRASH, Trashed, restore, size_of, trash_folders, trashed
-from acrf_tui.printable import printable
-from acrf_tui.screens.launchpad_configs import own_config_folder, short_path
+from acrf_tui.printable import printable, short_path
+from acrf_tui.screens.launchpad_configs import own_config_folder
 
 
 class TrashingScreen(Screen[None]):

@@ -20,9 +20,8 @@ from textual.widgets.option_list import Option
 from acrf_engine.run.trash import TRASH, Trashed, empty
 from acrf_tui.charts.lines import fit
 from acrf_tui.panels.numbers import age
-from acrf_tui.printable import printable
+from acrf_tui.printable import printable, short_path
 from acrf_tui.screens.launchpad_check import size
-from acrf_tui.screens.launchpad_configs import short_path
 from acrf_tui.screens.launchpad_lists import PickList
 
 
