@@ -14,6 +14,7 @@ import platformdirs
 from acrf_engine.check_data import look_at_data, source_line
 from acrf_engine.check_optimizer import look_at_optimizer
 from acrf_engine.config import RunConfig
+from acrf_engine.model.adapter_fit import require_file_fits
 from acrf_engine.model.attention import require_backend
 from acrf_engine.model.layout import Checkpoint, ModelError
 from acrf_engine.model.memory_estimate import estimate
@@ -110,8 +111,10 @@ def _look_at_memory(config: RunConfig, checkpoint: Checkpoint, report: Report) -
     if config.lora.use_dora:
         report.trainable_parameters += sum(linears[name][0] for name in trained)
 
-    require_backend(config.memory.attention)
     on_gpu = _look_at_device(config, report)
+    require_backend(config.memory.attention, on_gpu=on_gpu, batch_size=config.batch_size)
+    if path := config.base.training_adapter:
+        require_file_fits(Path(path), linears)
     rank = config.network_dim
     factors: list[tuple[int, ...]] = []
     for out, into in (linears[name] for name in trained):
@@ -161,6 +164,8 @@ def _look_at_device(config: RunConfig, report: Report) -> bool:
         allowed = candidates(wanted, gpus)
     except RunError as error:
         raise ModelError(str(error)) from None
+    if wanted == "mps" and sys.platform != "darwin":
+        raise ModelError("memory.device: mps is asked for, which is Apple's Metal (use auto or cpu)")
     if not allowed and vram is None:
         report.device = "MPS" if wanted == "mps" else "CPU"
         return wanted == "mps"

@@ -74,8 +74,8 @@ class MemoryConfig(Group):
                 f"{'offload' if self.offload else 'quantization fp8'} saves memory only where all blocks are "
                 "recomputed for the backward pass (set gradient_checkpointing: on)"
             )
-        if self.vram is not None and self.device == "cpu":
-            raise ValueError("vram has no effect with device 'cpu' (remove it)")
+        if self.vram is not None and self.device in ("cpu", "mps"):
+            raise ValueError(f"vram has no effect with device {self.device!r} (remove it)")
         if self.attention.startswith(("sage", "_sage")):
             raise ValueError(f"attention {self.attention!r} has no backward: it cannot train (use native, or flash)")
         return self

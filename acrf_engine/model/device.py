@@ -41,9 +41,11 @@ def slow_dtype(dtype: torch.dtype, device: torch.device) -> str:
 
 
 def hold_to(vram_gib: float | None, device: torch.device) -> None:
-    """Let torch take no more than so much of the card. Raises ModelError where the card has less."""
-    if vram_gib is None or device.type != "cuda":
+    """Let torch take no more than so much of the card. Raises ModelError where the card has less, or there is none."""
+    if vram_gib is None:
         return
+    if device.type != "cuda":
+        raise ModelError(f"memory.vram: a run on {device.type} cannot be held to it, only one on CUDA (remove it)")
     total = torch.cuda.get_device_properties(device).total_memory
     if vram_gib * 2**30 > total:
         raise ModelError(f"memory.vram: {vram_gib:g} GiB are asked for, the card has {total / 2**30:.1f}")

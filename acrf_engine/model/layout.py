@@ -9,6 +9,7 @@ from typing import Any
 
 from acrf_engine.config import RunConfig, model_folder
 from acrf_engine.model.single_file import as_in_diffusers
+from acrf_engine.model.targets import LAYER
 from acrf_engine.run.tensor_header import Header, HeaderError, read_header
 
 SAMPLE_BYTES = 1 << 20
@@ -88,7 +89,12 @@ class Checkpoint:
         """Shape of every tensor of the transformer, read from the headers of its safetensors files."""
         headers = [read_named(self.single_file)] if self.single_file else transformer_files(self.folder).values()
         shapes = {name: entry.shape for header in headers for name, entry in header.tensors.items()}
-        return as_in_diffusers(shapes) if self.single_file else shapes
+        if self.single_file is None:
+            return shapes
+        found = as_in_diffusers(shapes)
+        if not any(map(LAYER.match, found)):
+            raise ModelError(f"{self.single_file}: base.transformer: no transformer of Z-Image (no layers.N in it)")
+        return found
 
     def part_shapes(self, part: str) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor of VAE or text encoder, by the headers of its files."""

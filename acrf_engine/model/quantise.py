@@ -16,6 +16,8 @@ from torch import nn
 from acrf_engine.model.kept import KEPT
 
 BITSANDBYTES = ("int8", "nf4")
+REPACKS = "support_avx512bf16_for_cpu"
+"""Of bitsandbytes' Linear4bit."""
 
 
 def base_settings(quantization: str, dtype: torch.dtype) -> Any:
@@ -74,6 +76,15 @@ def quantising(device: torch.device) -> Iterator[None]:
             yield
     finally:
         auto.AUTO_QUANTIZER_MAPPING.update(before)
+
+
+def keep_as_stored(model: nn.Module) -> None:
+    """On some CPUs bitsandbytes repacks a 4-bit layer for good, with coarser scales, where it computes without a graph:
+    a preview would change the steps after it, and shapes that it cannot pack would fail. Here no layer is repacked.
+    """
+    for module in model.modules():
+        if hasattr(module, REPACKS):
+            setattr(module, REPACKS, False)
 
 
 def store_in_fp8(transformer: nn.Module, dtype: torch.dtype) -> None:

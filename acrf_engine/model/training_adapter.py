@@ -13,11 +13,9 @@ import torch
 from torch import nn
 
 from acrf_engine.model.adapter import Lora, is_dora
-from acrf_engine.model.errors import LoraError
+from acrf_engine.model.adapter_fit import refuse_dora, require_fit
 from acrf_engine.model.export import read
 from acrf_engine.model.lora import TRAINING_ADAPTER, set_active
-
-KEY = "base.training_adapter"
 
 
 @torch.no_grad()
@@ -47,14 +45,9 @@ def attach(transformer: nn.Module, path: Path, dtype: torch.dtype) -> int:
 def _require_fit(path: Path, lora: Lora, transformer: nn.Module) -> None:
     """The injected LoRA may have wrapped a module already: its shape is the base layer's."""
     if is_dora(lora):
-        raise LoraError(f"{KEY}: {path}: it is a DoRA, which is no sum with the base (give a plain LoRA)")
-    there = dict(transformer.named_modules())
-    for module, factors in lora.items():
-        layer: Any = there.get(module)
-        if layer is None or not hasattr(layer, "in_features"):
-            raise LoraError(f"{KEY}: {path}: the model has no module {module} (an adapter of another model)")
-        if (layer.out_features, layer.in_features) != factors.shape:
-            raise LoraError(
-                f"{KEY}: {path}: {module} changes a weight of shape {factors.shape}, the model's is "
-                f"{(layer.out_features, layer.in_features)} (an adapter of another model)"
-            )
+        refuse_dora(path)
+    layers: dict[str, Any] = dict(transformer.named_modules())
+    shapes = {
+        name: (layer.out_features, layer.in_features) for name, layer in layers.items() if hasattr(layer, "in_features")
+    }
+    require_fit(path, {module: factors.shape for module, factors in lora.items()}, shapes)

@@ -52,6 +52,7 @@ def load_transformer(
                 str(place), config=folder, local_files_only=True, **wanted
             )
     model.requires_grad_(False)
+    quantise.keep_as_stored(model)
     use_backend(model, memory.attention)
     if memory.quantization == "fp8":
         quantise.store_in_fp8(model, dtype)
@@ -92,6 +93,7 @@ class Encoders:
                 quantization_config=settings,
                 device_map=None if settings is None else {"": str(device)},
             )
+        quantise.keep_as_stored(encoder)
         with _named_errors(checkpoint.folder / "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(str(checkpoint.folder / "tokenizer"))
         # The pipeline's own encode_prompt: what inference feeds the transformer is what training feeds it.

@@ -23,6 +23,7 @@ from acrf_engine.method.anchors import pipeline_anchors, scheduler_anchors
 from acrf_engine.method.losses import Lambdas
 from acrf_engine.method.sampling import Deck
 from acrf_engine.method.step import Method
+from acrf_engine.model.attention import try_backend
 from acrf_engine.model.compiling import compile_blocks
 from acrf_engine.model.device import choose_device, choose_dtype, free_memory, hold_to, slow_dtype
 from acrf_engine.model.layout import Checkpoint, hash_file
@@ -78,6 +79,7 @@ def prepare(
     device = choose_device(config.memory.device)
     dtype = choose_dtype(config.memory.dtype, device)
     require_usable(config, device)
+    try_backend(config.memory.attention, device, dtype, config.batch_size)
     hold_to(config.memory.vram, device)
     if slow := slow_dtype(dtype, device):
         report(WarningEvent(slow))

@@ -6,6 +6,8 @@ loads and that a resumed run goes on exactly, is seen here.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,16 +17,18 @@ import torch
 from exactly import all_equal, everything, trace, train, weights_of
 from torch import Tensor
 
+from acrf_engine.check import check
 from acrf_engine.config import RunConfig
 from acrf_engine.memory_config import MemoryConfig
 from acrf_engine.model import lora
 from acrf_engine.model.adapter import from_training
-from acrf_engine.model.attention import backend_names, require_backend
+from acrf_engine.model.attention import backend_names, require_backend, try_backend
 from acrf_engine.model.export import read
 from acrf_engine.model.layout import Checkpoint, ModelError
 from acrf_engine.model.quantise import base_settings, text_encoder_settings
 from acrf_engine.model.zimage import Encoders, load_transformer
 from acrf_engine.protocol import Command, WarningEvent
+from acrf_engine.training.previews import draw_previews
 from acrf_engine.training.recovery import Recovery
 from acrf_engine.training.trainer import Trainer
 from acrf_engine.yaml_source import ConfigError
@@ -85,7 +89,7 @@ def test_a_choice_of_blocks_is_a_word_a_range_or_yes_and_no(make_config: MakeCon
 
 
 @pytest.mark.parametrize("quantization", ["int8", "nf4", "fp8"])
-def test_a_lora_learns_on_a_quantised_base_is_saved_and_goes_on_exactly(
+def test_a_lora_learns_on_a_quantised_base_is_saved_and_goes_on_exactly_whatever_was_drawn(
     quantization: str, make_trainer: Make, tmp_path: Path
 ) -> None:
     values: dict[str, Any] = {**FEW, "memory": {"quantization": quantization}}
@@ -95,6 +99,7 @@ def test_a_lora_learns_on_a_quantised_base_is_saved_and_goes_on_exactly(
     assert steps[0].loss == pytest.approx(plain[0].loss, rel=0.05)
     assert steps[0].loss != plain[0].loss
     straight.save_checkpoint()
+    draw_previews(straight)
     steps += train(straight, 3)
 
     path = tmp_path / "lora.safetensors"
@@ -216,9 +221,35 @@ def test_what_does_not_go_together_is_refused_with_what_to_do(
 def test_backends_of_attention_are_diffusers_own_and_an_unknown_one_is_refused_with_the_list() -> None:
     from diffusers.models.attention_dispatch import AttentionBackendName
 
-    assert backend_names() == [name.value for name in AttentionBackendName]
+    assert backend_names() == tuple(name.value for name in AttentionBackendName)
     with pytest.raises(ModelError, match=r"'flesh' is none of diffusers' backends \(flash, .*native"):
         require_backend("flesh")
+
+
+def test_a_backend_that_cannot_train_on_a_cpu_is_refused_by_check_as_at_start() -> None:
+    for batch_size in (1, 2):
+        found: dict[str, list[str]] = {"check": [], "start": []}
+        for name in backend_names():
+            with contextlib.suppress(ModelError):
+                require_backend(name, on_gpu=False, batch_size=batch_size)
+                found["check"].append(name)
+            with contextlib.suppress(ModelError):
+                try_backend(name, CPU, torch.float32, batch_size)
+                found["start"].append(name)
+        assert found["check"] == found["start"]
+        assert "native" in found["start"]
+    with pytest.raises(ModelError, match=r"_native_flash takes no mask.*batch_size 1"):
+        require_backend("_native_flash", batch_size=2)
+    with pytest.raises(ModelError, match=r"xformers needs the package xformers, which is not installed"):
+        require_backend("xformers")
+
+
+def test_what_only_a_card_can_do_is_refused_without_one(make_trainer: Make, make_config: MakeConfig) -> None:
+    with pytest.raises(ModelError, match=r"memory\.vram: a run on cpu cannot be held to it"):
+        make_trainer(**FEW, memory={"vram": 12})
+    if sys.platform != "darwin":
+        with pytest.raises(ModelError, match=r"memory\.device: mps .*Metal"):
+            check(make_config(memory={"device": "mps"}), "mps", Path())
 
 
 def test_another_backend_gives_the_same_numbers_nearly_and_one_that_is_not_installed_is_refused(
@@ -227,7 +258,7 @@ def test_another_backend_gives_the_same_numbers_nearly_and_one_that_is_not_insta
     native = train(make_trainer("native", **FEW), 2)
     math = train(make_trainer("math", **FEW, memory={"attention": "_native_math"}), 2)
     assert [step.loss for step in math] == pytest.approx([step.loss for step in native], rel=1e-4)
-    with pytest.raises(ModelError, match=r"memory\.attention: xformers cannot be used here"):
+    with pytest.raises(ModelError, match=r"memory\.attention: xformers cannot train on a CPU"):
         make_trainer("xformers", **FEW, memory={"attention": "xformers"})
 
 

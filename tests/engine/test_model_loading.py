@@ -115,6 +115,9 @@ def test_a_file_of_another_model_is_refused_by_name(tiny_model: Path, tmp_path: 
     save_file({"layers.0.adaLN_modulation.0.weight": torch.zeros(8, 8)}, other)
     with pytest.raises(ModelError, match=r"other\.safetensors: model: cannot be loaded"):
         load_transformer(Checkpoint(str(tiny_model), str(other)), torch.float32, CPU)
+    save_file({"encoder.conv_in.weight": torch.zeros(8, 8)}, other)
+    with pytest.raises(ModelError, match=r"other\.safetensors: base\.transformer: no transformer of Z-Image"):
+        Checkpoint(str(tiny_model), str(other)).transformer_shapes()
 
 
 def test_dtype_follows_the_device_and_fp16_is_refused_with_the_reason(make_config: Callable[..., RunConfig]) -> None:

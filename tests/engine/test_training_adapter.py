@@ -11,6 +11,7 @@ import torch
 from exactly import all_equal, everything, trace, train
 from safetensors import safe_open
 
+from acrf_engine.check import check
 from acrf_engine.config import RunConfig
 from acrf_engine.model import lora
 from acrf_engine.model.adapter import Factors
@@ -101,12 +102,17 @@ def test_it_goes_with_a_quantised_base_and_recomputed_blocks(make_trainer: Make,
     assert small[0].loss == pytest.approx(plain[0].loss, rel=0.05)
 
 
-def test_one_that_does_not_fit_is_refused_by_module(
-    make_trainer: Make, make_config: Callable[..., RunConfig], tmp_path: Path
+def test_one_that_does_not_fit_is_refused_by_module_by_check_too(
+    make_trainer: Make, make_config: Callable[..., RunConfig], adapter: Path, tmp_path: Path
 ) -> None:
     other = write_adapter(tmp_path / "other.safetensors", modules=("layers.9.attention.to_q",))
     with pytest.raises(LoraError, match=r"base\.training_adapter: .*no module layers\.9\.attention\.to_q"):
         make_trainer("other", **FEW, base={"training_adapter": str(other)})
+    with pytest.raises(LoraError, match=r"base\.training_adapter: .*no module layers\.9\.attention\.to_q"):
+        check(make_config(base={"training_adapter": str(other)}), "other", tmp_path)
     wide = write_adapter(tmp_path / "wide.safetensors", modules=("layers.0.feed_forward.w1",))
     with pytest.raises(LoraError, match=r"shape \(128, 128\), the model's is \(341, 128\)"):
         make_trainer("wide", **FEW, base={"training_adapter": str(wide)})
+    with pytest.raises(LoraError, match=r"shape \(128, 128\), the model's is \(341, 128\)"):
+        check(make_config(base={"training_adapter": str(wide)}), "wide", tmp_path)
+    assert check(make_config(base={"training_adapter": str(adapter)}), "fits", tmp_path).memory["training adapter"] > 0
