@@ -51,7 +51,7 @@ class Shot:
 
 def typed(down: int, text: str) -> list[str]:
     """Keys that give a field of the editor, so many rows further down, another value."""
-    return [*["down"] * down, "enter", "ctrl+a", *("minus" if key == "-" else key for key in text), "enter"]
+    return [*["down"] * down, "enter", *("minus" if key == "-" else key for key in text), "enter"]
 
 
 SHOTS: dict[str, Shot] = {

@@ -79,13 +79,14 @@ def write(folder: Path, step: int, snapshot: Snapshot) -> tuple[Path, int]:
         _replace(temporary, target)
         _sync_folder(folder)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # so that its bytes count as free
         free = _free_bytes(folder)
         raise CheckpointError(
             f"{target}: not saved: {error.strerror or error}"
             + (f" ({free / 1e6:,.0f} MB free on that disk: make room)" if free is not None else "")
         ) from error
     finally:
+        shutil.rmtree(temporary, ignore_errors=True)
         _empty_trash(folder)
     return target, sum(len(data) for data in files.values())
 
