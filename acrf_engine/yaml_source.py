@@ -45,11 +45,11 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that also quotes what only YAML 1.2 reads as a number, such as 1e-4."""
+    """SafeDumper that also quotes what only YAML 1.2 reads as a number, such as 1e-4, and keeps text on one line."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    plain = _resolve(yaml.ScalarNode, text, (True, False)) == "tag:yaml.org,2002:str"
+    plain = text.isprintable() and _resolve(yaml.ScalarNode, text, (True, False)) == "tag:yaml.org,2002:str"
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from acrf_engine.config import RunConfig
@@ -120,6 +120,7 @@ def test_what_was_removed_is_gone_and_every_comment_stays(name: str, keys: list[
     assert comments(text) == before
 
 
+@example(value=["a\n"], flow=False, quotes="")
 @settings(max_examples=150, deadline=None)
 @given(value=values, flow=st.booleans(), quotes=st.sampled_from(["", "'", '"']))
 def test_any_value_fits_on_a_line(value: Any, flow: bool, quotes: str) -> None:
