@@ -35,9 +35,9 @@ class Measured:
         """
         if ranks.several:
             micros = _of_all(micros, ranks, slots)
-        rows = torch.stack(
-            [torch.stack([m.loss.detach(), m.char_B.mean(), m.cos_B.mean(), m.fft_B.mean()]) for m in micros]
-        )
+        means = [torch.stack([m.loss.detach(), m.char_B.mean(), m.cos_B.mean(), m.fft_B.mean()]) for m in micros]
+        fetched = torch.cat([*means, *(m.composite_B for m in micros)]).cpu()
+        rows, losses = fetched[: 4 * len(micros)].view(-1, 4), fetched[4 * len(micros) :]
         loss, char, cos, fft = rows.double().mean(0).tolist()
         return cls(
             loss,
@@ -48,7 +48,7 @@ class Measured:
             torch.cat([m.sigma_B for m in micros]).tolist(),
             torch.cat([m.anchor_B for m in micros]).tolist(),
             torch.cat([m.weight_B for m in micros]).tolist(),
-            torch.cat([m.composite_B for m in micros]).tolist(),
+            losses.tolist(),
         )
 
     def non_finite(self) -> list[str]:
