@@ -53,6 +53,9 @@ def measure(quick: bool = False) -> Iterator[dict[str, Any]]:
             ratio <= 1.03,
         )
 
+        yield from _of_the_data(trainer, QUICK_BLOCKS if quick else BLOCKS)
+        yield from _of_reading(trainer)
+
         anchors = trainer.method.anchors_K
         deck = Deck.of_batch(4, len(anchors), 0)
 
@@ -69,6 +72,52 @@ def measure(quick: bool = False) -> Iterator[dict[str, Any]]:
             "0.40%",
             share <= 0.004,
         )
+
+
+def _of_the_data(trainer: Any, steps: int) -> Iterator[dict[str, Any]]:
+    """How much of a step goes by until its pictures and captions are on the device."""
+    load, waited = trainer._load_batch, []
+
+    def timed(micro_step: int) -> Any:
+        begin = time.perf_counter()
+        batch = load(micro_step)
+        waited.append(time.perf_counter() - begin)
+        return batch
+
+    trainer._load_batch = timed
+    shares = []
+    for _ in range(steps):
+        waited.clear()
+        begin = time.perf_counter()
+        trainer.train_step()
+        shares.append(sum(waited) / (time.perf_counter() - begin))
+    trainer._load_batch = load
+    share = statistics.median(shares)
+    yield row("engine: wait for data / step, no loader processes", f"{share:.2%}", share)
+
+
+def _of_reading(trainer: Any) -> Iterator[dict[str, Any]]:
+    """How often one more micro-batch in a step reads a number from a tensor, which on a GPU would wait for it."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Reads(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            reads = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default
+            self.count += function in reads
+            return function(*args, **(kwargs or {}))
+
+    counts, config = [], trainer.config
+    for micro_batches in (1, 4):
+        trainer.config = config.model_copy(update={"gradient_accumulation": micro_batches})
+        with Reads() as reads:
+            trainer.train_step()
+        counts.append(reads.count)
+    trainer.config = config
+    more = (counts[1] - counts[0]) / 3
+    yield row("engine: numbers read from tensors in a micro-batch", f"{more:.0f}", more, "0", more == 0)
 
 
 def _full_batches(prepared: Any) -> Any:
