@@ -13,6 +13,7 @@ from acrf_engine.method.part import Part
 from acrf_engine.method.sampling import Deck, Jitter, jittered, random_indices
 from acrf_engine.method.weighting import Weighting, min_snr_weight
 from acrf_engine.randomness import generator
+from acrf_engine.transfer import sent
 
 Velocity = Callable[[Tensor, Tensor, list[Tensor]], Tensor]
 """(x_t [B, C, H, W], sigma [B], captions) -> predicted velocity noise - x0, [B, C, H, W]."""
@@ -96,8 +97,8 @@ def acrf_micro_step(
 
     # 3. rectified-flow noising, drawn on the CPU so that every device trains on the same noise
     noise_BCHW = torch.randn((B, *latents_BCHW.shape[1:]), generator=generator(method.seed, "noise", draw))
-    sigmas = sigma_B[ours].to(device)
-    x_t_BCHW, target_BCHW = noised(latents_BCHW, noise_BCHW[ours].to(device), sigmas)
+    sigmas = sent(sigma_B[ours], device)
+    x_t_BCHW, target_BCHW = noised(latents_BCHW, sent(noise_BCHW[ours], device), sigmas)
 
     # 4. the model
     prediction_BCHW = velocity(x_t_BCHW, sigmas, captions)
@@ -107,7 +108,7 @@ def acrf_micro_step(
     factor_B = weight_B[ours]
     if picture_weights:
         factor_B = factor_B * torch.tensor(picture_weights)
-    weighted_B = factor_B.to(device) * parts.composite_B
+    weighted_B = sent(factor_B, device) * parts.composite_B
     loss = weighted_B.mean() if part is None else weighted_B.sum() * part.scale
     return MicroStep(
         loss,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from acrf_engine.method.part import Part
 from acrf_engine.method.step import MicroStep
@@ -38,17 +39,21 @@ class Measured:
         rows = torch.stack(
             [torch.stack([m.loss.detach(), m.char_B.mean(), m.cos_B.mean(), m.fft_B.mean()]) for m in micros]
         )
-        loss, char, cos, fft = rows.double().mean(0).tolist()
+        if isinstance(grad_norm, DTensor):  # fsdp2 leaves each rank with its part
+            grad_norm = grad_norm.full_tensor()
+        losses_N = torch.cat([m.composite_B for m in micros])
+        numbers: list[float] = torch.cat([rows.double().mean(0), grad_norm.double()[None], losses_N.double()]).tolist()
+        loss, char, cos, fft, norm, *losses = numbers
         return cls(
             loss,
             char,
             cos,
             fft,
-            float(grad_norm),
+            norm,
             torch.cat([m.sigma_B for m in micros]).tolist(),
             torch.cat([m.anchor_B for m in micros]).tolist(),
             torch.cat([m.weight_B for m in micros]).tolist(),
-            torch.cat([m.composite_B for m in micros]).tolist(),
+            losses,
         )
 
     def non_finite(self) -> list[str]:

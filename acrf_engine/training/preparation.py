@@ -11,7 +11,7 @@ from typing import Any
 
 import platformdirs
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from acrf_engine.config import RunConfig, dataset_folder
 from acrf_engine.data.batches import BatchPlan
@@ -230,7 +230,3 @@ def base_fingerprint(config: RunConfig, checkpoint: Checkpoint) -> str:
 
 def count_parameters(parameters: list[nn.Parameter] | Any) -> int:
     return sum(parameter.numel() for parameter in parameters)
-
-
-def to_device(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
-    return [tensor.to(device, non_blocking=True) for tensor in tensors]

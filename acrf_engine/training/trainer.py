@@ -35,10 +35,11 @@ from acrf_engine.training.identity import environment, require_same_run
 from acrf_engine.training.lora_saving import save_trained
 from acrf_engine.training.measured import Measured
 from acrf_engine.training.optim import load_state, make_optimizer
-from acrf_engine.training.preparation import Prepared, Report, to_device
+from acrf_engine.training.preparation import Prepared, Report
 from acrf_engine.training.ranks import Ranks
 from acrf_engine.training.saved_state import Saved, SavedState, Settings
 from acrf_engine.training.schedule import Ramp, learning_rate
+from acrf_engine.transfer import sent
 
 if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
@@ -208,9 +209,9 @@ class Trainer:
         device = self.prepared.device
         return replace(
             batch,
-            latents_BCHW=batch.latents_BCHW.to(device),
-            captions=to_device(batch.captions, device),
-            masks_BHW=None if batch.masks_BHW is None else batch.masks_BHW.to(device),
+            latents_BCHW=sent(batch.latents_BCHW, device),
+            captions=[sent(caption_LD, device) for caption_LD in batch.captions],
+            masks_BHW=None if batch.masks_BHW is None else sent(batch.masks_BHW, device),
         )
 
     def apply_settings(self) -> None:
