@@ -1,4 +1,4 @@
-"""Tensors on their way to the device."""
+"""Tensors on their way from the CPU to the training device, without a wait for what the device still computes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from torch import Tensor
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor` on `device`. A copy to a GPU waits for nothing that the GPU has to do before it."""
-    if device.type != "cuda" or tensor.device.type != "cpu":
-        return tensor.to(device)
-    # From pageable memory even a non-blocking copy waits; pinned memory is kept by torch until the copy is done.
-    return tensor.pin_memory().to(device, non_blocking=True)
+    """The tensor on `device`; the same one where it is there already.
+
+    A copy from ordinary memory to a GPU waits until the GPU has done all that it was given. From pinned memory it is
+    queued behind that work, and torch keeps the pinned copy until it has been read.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=device.type != "mps")  # MPS would read ordinary memory later

@@ -54,7 +54,7 @@ def measure(quick: bool = False) -> Iterator[dict[str, Any]]:
         )
 
         yield from _of_the_data(trainer, QUICK_BLOCKS if quick else BLOCKS)
-        yield from _of_reading(trainer)
+        yield from _of_waits(trainer)
 
         anchors = trainer.method.anchors_K
         deck = Deck.of_batch(4, len(anchors), 0)
@@ -96,28 +96,23 @@ def _of_the_data(trainer: Any, steps: int) -> Iterator[dict[str, Any]]:
     yield row("engine: wait for data / step, no loader processes", f"{share:.2%}", share)
 
 
-def _of_reading(trainer: Any) -> Iterator[dict[str, Any]]:
-    """How often one more micro-batch in a step reads a number from a tensor, which on a GPU would wait for it."""
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Reads(TorchDispatchMode):
-        count = 0
-
-        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            reads = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default
-            self.count += function in reads
-            return function(*args, **(kwargs or {}))
+def _of_waits(trainer: Any) -> Iterator[dict[str, Any]]:
+    """How often a step, and one more micro-batch in it, would wait for the GPU; see `benchmarks.waits`."""
+    from benchmarks.waits import Waits
 
     counts, config = [], trainer.config
     for micro_batches in (1, 4):
         trainer.config = config.model_copy(update={"gradient_accumulation": micro_batches})
-        with Reads() as reads:
+        with Waits(trainer.prepared.transformer.parameters()) as waits:
             trainer.train_step()
-        counts.append(reads.count)
+        counts.append((waits.ours.total(), waits.found.total()))
     trainer.config = config
-    more = (counts[1] - counts[0]) / 3
-    yield row("engine: numbers read from tensors in a micro-batch", f"{more:.0f}", more, "0", more == 0)
+    (once, all_once), (ours, everything) = counts
+    more = (ours - once) / 3
+    yield row("engine: waits for the device in a step", f"{once}", once, "1", once <= 1)
+    yield row("engine: waits for the device in one more micro-batch", f"{more:.0f}", more, "0", more == 0)
+    theirs = (everything - all_once) / 3 - more
+    yield row("engine: the same in the code of model and libraries", f"{theirs:.0f}", theirs)
 
 
 def _full_batches(prepared: Any) -> Any:

@@ -133,7 +133,8 @@ def drawn(model: Path, loras: list[Path]) -> list[Any]:
 
 def page(home: Path, config: Path) -> str:
     """Run the commands and compare the files."""
-    environment = {**os.environ, "XDG_CACHE_HOME": str(home / ".cache")}
+    own = {"XDG_CACHE_HOME": home / ".cache", "XDG_STATE_HOME": home / ".state", "ACRF_RUNS": home / "runs"}
+    environment = {**os.environ, **{name: str(path) for name, path in own.items()}}
     shown = []
     for command in COMMANDS:
         words = [sys.executable, "-m", "acrf_tui.cli", *shlex.split(command)]

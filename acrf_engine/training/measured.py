@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from acrf_engine.method.part import Part
 from acrf_engine.method.step import MicroStep
@@ -35,20 +36,22 @@ class Measured:
         """
         if ranks.several:
             micros = _of_all(micros, ranks, slots)
-        means = [torch.stack([m.loss.detach(), m.char_B.mean(), m.cos_B.mean(), m.fft_B.mean()]) for m in micros]
-        fetched = torch.cat([*means, *(m.composite_B for m in micros)]).cpu()
-        rows, losses = fetched[: 4 * len(micros)].view(-1, 4), fetched[4 * len(micros) :]
-        loss, char, cos, fft = rows.double().mean(0).tolist()
+        rows = [torch.stack([m.loss.detach(), m.char_B.mean(), m.cos_B.mean(), m.fft_B.mean()]) for m in micros]
+        if isinstance(grad_norm, DTensor):  # fsdp2 leaves each rank with its part
+            grad_norm = grad_norm.full_tensor()
+        fetched: list[float] = torch.cat([*rows, *(m.composite_B for m in micros), grad_norm[None]]).tolist()
+        *losses, norm = fetched[4 * len(micros) :]
+        loss, char, cos, fft = (sum(fetched[part : 4 * len(micros) : 4]) / len(micros) for part in range(4))
         return cls(
             loss,
             char,
             cos,
             fft,
-            float(grad_norm),
+            norm,
             torch.cat([m.sigma_B for m in micros]).tolist(),
             torch.cat([m.anchor_B for m in micros]).tolist(),
             torch.cat([m.weight_B for m in micros]).tolist(),
-            losses.tolist(),
+            losses,
         )
 
     def non_finite(self) -> list[str]:
