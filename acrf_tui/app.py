@@ -230,7 +230,8 @@ class AcrfApp(MannerlyApp):
         """The launchpad wants to edit a config."""
         from acrf_tui.screens.editor import EditorScreen
 
-        self.push_screen(EditorScreen(message.entry.path))
+        launchpad = self.launchpad
+        self.push_screen(EditorScreen(message.entry.path), launchpad.choose_config if launchpad else None)
 
     def _leave(self, status: int) -> None:
         self.exit(status, return_code=status)

@@ -244,6 +244,11 @@ class LaunchpadScreen(CalmScreen[None], StartingScreen, TrashingScreen):
         """Change a config."""
         self.post_message(self.EditConfig(message.entry))
 
+    def choose_config(self, path: Path | None) -> None:
+        """Choose a config that was saved: what is started next is what was just edited."""
+        if path is not None:
+            self.query_one(ConfigList).choose(path)
+
     def on_config_list_delete(self, message: ConfigList.Delete) -> None:
         """Put a config into the trash."""
         self.delete(message.entry.path, partial(trash_path, message.entry.path))

@@ -113,6 +113,14 @@ class ConfigList(PickList):
             return None
         return next((entry for entry in self.entries if str(entry.path) == option.id), None)
 
+    def choose(self, path: Path) -> None:
+        """Choose the config of this file, now or as soon as it is listed."""
+        indices = [index for index, option in enumerate(self.options) if option.id == str(path)]
+        if indices:
+            self.highlighted = indices[0]
+        else:
+            self.words, self.wanted = "", path
+
     def show(self, entries: Sequence[ConfigEntry], *, described: bool) -> None:
         """Replace the rows, keeping the choice; does nothing where nothing changed."""
         width = self.scrollable_content_region.width or 30
@@ -181,7 +189,7 @@ class ConfigList(PickList):
         except OSError as error:
             self.notify(f"{name}: {error.strerror}", title="Not copied", severity="error", markup=False)
             return
-        self.words, self.wanted = "", path
+        self.choose(path)
         self.notify(f"{short_path(path)}: e changes it", title="A config of your own", markup=False)
         self.post_message(self.Changed())
 

@@ -462,6 +462,27 @@ async def test_the_launchpad_opens_the_editor(mine: Path) -> None:
         await until(lambda: isinstance(app.screen, LaunchpadScreen))
 
 
+async def test_the_launchpad_goes_on_with_what_was_saved(home: Path) -> None:
+    """Enter after an edit of a sample starts the copy with the changes, not the sample."""
+    app = AcrfApp(AppOptions(Path("runs")))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(lambda: isinstance(app.screen, LaunchpadScreen))
+        configs = app.screen.query_one(ConfigList)
+        await until(lambda: configs.chosen is not None)
+        await pilot.press("down", "e")
+        sample = configs.chosen
+        assert sample is not None
+        await until(lambda: isinstance(app.screen, EditorScreen) and app.screen.live.loaded)
+        await pilot.press(*["down"] * 3, "enter", "7", "enter", "f2")
+        await until(lambda: isinstance(app.screen, SaveAsDialog))
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, EditorScreen) and not app.screen.live.dirty)
+        await pilot.press("escape")
+        saved = own_config_folder() / sample.path.name
+        await until(lambda: configs.chosen is not None and configs.chosen.path == saved)
+        assert load_config(saved).epochs == 7
+
+
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 50), (60, 20), (40, 10)])
 async def test_any_size_is_drawn_and_f4_switches_sides(mine: Path, width: int, height: int) -> None:
     async with editing(mine, size=(width, height)) as editor:
