@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.table import PAGE, RESULTS, kept, page, printed, results_file
 
-NAMES = ("app", "start", "supervisor", "engine", "data", "card")
+NAMES = ("app", "supervisor", "engine", "data")
 
 
 def main() -> int:

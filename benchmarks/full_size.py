@@ -2,14 +2,13 @@
 
 The real classes are built without memory (torch's meta device), the names and shapes of their tensors written as bf16
 safetensors headers, in shards with their index, and the files made as long as they would be, with holes for weights.
-With `--weights` those of the transformer are random numbers (12 GB), so that steps can be timed.
+Nothing can be trained on it.
 
-python -m benchmarks.full_size FOLDER [--weights]
+python -m benchmarks.full_size FOLDER
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import shutil
@@ -37,11 +36,8 @@ VAE = {
 }  # fmt: skip
 
 
-def full_size(folder: Path, weights: bool = False) -> dict[str, int]:
-    """Write the folder; returns the number of parameters of each part. Tokenizer and scheduler are those that ship.
-
-    `weights`: random numbers in the transformer's files, in the place of holes.
-    """
+def full_size(folder: Path) -> dict[str, int]:
+    """Write the folder; returns the number of parameters of each part. Tokenizer and scheduler are those that ship."""
     folder.mkdir(parents=True)
     tiny = ASSETS / "tiny"
     for part in ("tokenizer", "scheduler"):
@@ -50,24 +46,14 @@ def full_size(folder: Path, weights: bool = False) -> dict[str, int]:
     with torch.device("meta"):
         text_config = Qwen3Config(**TEXT_ENCODER)
         parts = {"transformer": ZImageTransformer2DModel(), "vae": AutoencoderKL(**VAE)}
-        counts = {
-            name: _write(model, folder / name, dict(model.config), weights=weights and name == "transformer")
-            for name, model in parts.items()
-        }
+        counts = {name: _write(model, folder / name, dict(model.config)) for name, model in parts.items()}
         counts["text_encoder"] = _write(
             Qwen3Model(text_config), folder / "text_encoder", text_config.to_dict(), "model"
         )
     return counts
 
 
-def _write(
-    model: Any,
-    folder: Path,
-    config: dict[str, Any],
-    stem: str = "diffusion_pytorch_model",
-    *,
-    weights: bool = False,
-) -> int:
+def _write(model: Any, folder: Path, config: dict[str, Any], stem: str = "diffusion_pytorch_model") -> int:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config, default=str, indent=2), encoding="utf-8")
     shards: list[dict[str, tuple[int, ...]]] = [{}]
@@ -83,7 +69,7 @@ def _write(
     for number, shapes in enumerate(shards, 1):
         of_several = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
         file = folder / f"{stem}{of_several}.safetensors"
-        _write_shard(file, shapes, weights)
+        _write_shard(file, shapes)
         files |= dict.fromkeys(shapes, file.name)
     if len(shards) > 1:
         size = sum(2 * math.prod(shape) for shapes in shards for shape in shapes.values())
@@ -92,8 +78,8 @@ def _write(
     return sum(math.prod(shape) for shapes in shards for shape in shapes.values())
 
 
-def _write_shard(path: Path, shapes: dict[str, tuple[int, ...]], weights: bool) -> None:
-    """Header and length of a bf16 file; what lies between is a hole, or random numbers."""
+def _write_shard(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Header and length of a bf16 file; what lies between is a hole."""
     entries, end = {}, 0
     for name, shape in shapes.items():
         begin, end = end, end + 2 * math.prod(shape)
@@ -101,21 +87,11 @@ def _write_shard(path: Path, shapes: dict[str, tuple[int, ...]], weights: bool) 
     header = json.dumps(entries).encode()
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
-        left = end if weights else 0
-        while left > 0:
-            left -= file.write(_random_block()[:left])
         file.truncate(8 + len(header) + end)
 
 
-@functools.cache
-def _random_block() -> memoryview:
-    """bf16 numbers of the size of a layer's weights, written over and over: a clock tells no difference."""
-    numbers = torch.randn(1 << 25, generator=torch.Generator(device="cpu").manual_seed(0), device="cpu") * 0.02
-    return memoryview(numbers.bfloat16().view(torch.uint8).numpy())
-
-
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3) or sys.argv[2:] not in ([], ["--weights"]):
+    if len(sys.argv) != 2:
         sys.exit(__doc__)
-    for part, count in full_size(Path(sys.argv[1]), "--weights" in sys.argv).items():
+    for part, count in full_size(Path(sys.argv[1])).items():
         print(f"{part:12}  {count / 1e6:,.1f} M parameters")

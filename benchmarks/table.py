@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import platform
-import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,11 +15,9 @@ PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 REPORTED = "(reported)"
 TITLES = {
     "app": "The app",
-    "start": "The start",
     "supervisor": "The supervisor",
     "engine": "The engine",
     "data": "The data",
-    "card": "The card",
 }
 INTRODUCTION = """# What it costs
 
@@ -47,13 +42,6 @@ def printed(one: dict[str, Any]) -> str:
     return f"{one['what']:62} {one['measured']:>24}   bound {one['bound']:<14} {verdict}"
 
 
-@functools.cache
-def gpu_name() -> str:
-    """The name of the GPU that torch would take, asked in a process of its own; empty where there is none."""
-    script = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip()
-
-
 def machine() -> dict[str, Any]:
     """On what it was measured."""
     cores = os.cpu_count() or 1
@@ -70,7 +58,7 @@ def machine() -> dict[str, Any]:
     )
     return {
         "python": platform.python_version(), "machine": platform.machine(), "cores": cores, "cpu": name,
-        "commit": described.stdout.strip(), "time": time.time(), "gpu": gpu_name(),
+        "commit": described.stdout.strip(), "time": time.time(),
     }  # fmt: skip
 
 
@@ -81,8 +69,7 @@ def kept(rows: list[dict[str, Any]]) -> str:
 
 def results_file(name: str) -> Path:
     """Where the rows of a benchmark are kept, one file for each kind of machine."""
-    gpu = re.sub(r"[^a-z0-9]+", "-", gpu_name().lower()).strip("-")
-    return RESULTS / f"{name}-{gpu or f'cpu-{os.cpu_count()}-cores'}.json"
+    return RESULTS / f"{name}-cpu-{os.cpu_count()}-cores.json"
 
 
 def page(files: list[Path]) -> str:
@@ -101,8 +88,7 @@ def _where(machine: dict[str, Any]) -> str:
     day = time.strftime("%Y-%m-%d", time.gmtime(machine["time"]))
     cores = f"{machine['cores']} cores of {machine['cpu']}" if "cores" in machine else machine["machine"]
     commit = f", commit {machine['commit']}" if machine.get("commit") else ""
-    gpu = machine.get("gpu") or "no GPU"
-    return f"Measured on {cores}, {gpu}, Python {machine['python']}{commit}, {day}."
+    return f"Measured on {cores}, no GPU, Python {machine['python']}{commit}, {day}."
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -44,15 +44,6 @@ Pulse = Callable[[], None]
 """Called often during long phases; may raise to leave them."""
 
 
-@dataclass(frozen=True)
-class Data:
-    """Latents and embeddings of a run: what it trains on, what it is validated on, and the prompts of previews."""
-
-    dataset: CachedDataset
-    held_out: CachedDataset
-    prompts: list[str]
-
-
 @dataclass
 class Prepared:
     """A run, ready to take its first step."""
@@ -94,28 +85,12 @@ def prepare(
         report(WarningEvent(slow))
     checkpoint = Checkpoint.of(config)
     resolution = checkpoint.native_resolution() if config.resolution == "auto" else config.resolution
-    data = cache_data(config, checkpoint, resolution, device, dtype, report, pulse)
+    dataset, held_out, prompts = cache_data(config, checkpoint, resolution, device, dtype, report, pulse)
     free_memory()
     cached()
+
     report(Progress("loading", 0, 0, "loading the transformer"))
     pulse()
-    prepared = with_model(config, checkpoint, data, device, dtype, resolution, fresh=fresh)
-    if config.memory.compile:
-        report(Progress("loading", 0, 0, "the blocks are compiled at the first step"))
-    return prepared
-
-
-def with_model(
-    config: RunConfig,
-    checkpoint: Checkpoint,
-    data: Data,
-    device: torch.device,
-    dtype: torch.dtype,
-    resolution: int,
-    *,
-    fresh: bool = True,
-) -> Prepared:
-    """Load the transformer, stored and computed as `config.memory` says, and add the LoRA. As `prepare` raises."""
     transformer = load_transformer(checkpoint, dtype, device, config.memory)
     modules, trainable = _add_lora(config, transformer, fresh)
     if config.base.training_adapter:
@@ -124,14 +99,14 @@ def with_model(
         bring([value for name, value in transformer.named_parameters() if ".lora_" in name], device)
     recompute_blocks(transformer, config.memory, base_parameters(checkpoint))
     if config.memory.compile:
+        report(Progress("loading", 0, 0, "the blocks are compiled at the first step"))
         compile_blocks(transformer)
-    examples = data.dataset.examples
     plan = BatchPlan(
-        [example.bucket for example in examples],
-        [example.picture.repeats for example in examples],
+        [example.bucket for example in dataset.examples],
+        [example.picture.repeats for example in dataset.examples],
         config.global_batch,
         config.seed,
-        [example.index for example in examples if example.picture.regularisation],
+        [example.index for example in dataset.examples if example.picture.regularisation],
         config.regularisation.ratio,
     )
     return Prepared(
@@ -139,14 +114,14 @@ def with_model(
         transformer,
         trainable,
         modules,
-        data.dataset,
-        data.held_out,
+        dataset,
+        held_out,
         plan,
         make_method(config, checkpoint, plan, resolution),
         device,
         dtype,
         resolution,
-        data.prompts,
+        prompts,
         base_fingerprint(config, checkpoint),
     )
 
@@ -159,8 +134,8 @@ def cache_data(
     dtype: torch.dtype,
     report: Report,
     pulse: Pulse,
-) -> Data:
-    """Latents and embeddings, from the cache or into it.
+) -> tuple[CachedDataset, CachedDataset, list[str]]:
+    """What to train on and what to validate on, with latents and embeddings, and the prompts that previews will draw.
 
     Raises DataError, before anything is encoded, where nothing would be left to train on.
     """
@@ -193,7 +168,7 @@ def cache_data(
         config.data.flip,
         config.data.upscale,
     )
-    return Data(*split(dataset, held_out), prompts)
+    return *split(dataset, held_out), prompts
 
 
 def make_method(config: RunConfig, checkpoint: Checkpoint, plan: BatchPlan, resolution: int) -> Method:
