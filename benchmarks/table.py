@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ TITLES = {
     "supervisor": "The supervisor",
     "engine": "The engine",
     "data": "The data",
+    "gpu": "Full size on a GPU",
 }
 INTRODUCTION = """# What it costs
 
@@ -26,12 +28,19 @@ something measured in the same run, or shares of the clock, so that they mean so
 is what we hold ourselves to; *(reported)* has none. Brackets are 95 % intervals of the median. Trainings are real ones,
 of the tiny model that ships; the terminal is a pseudo-terminal of 120 x 40 on which every byte is counted.
 """
+NO_GPU = f"""## {TITLES["gpu"]}
+
+Not measured: no GPU was at hand. `python -m benchmarks gpu --record` measures on one the architecture of full size with
+random weights, at 512 and 1024 px, batch 1 and 4, in bf16, NF4, int8 and offloaded, with and without gradient
+checkpointing and compiling, beside a plain loop of peft and diffusers, and writes the table here. With `--tiny` it goes
+through the same cells on the tiny model and a CPU; a test does so.
+"""
 
 
 def row(
-    what: str, measured: str, value: float, bound: str = REPORTED, ok: bool = True, how: str = ""
+    what: str, measured: str, value: float | None, bound: str = REPORTED, ok: bool = True, how: str = ""
 ) -> dict[str, Any]:
-    """One measurement: its text and its number, what it may be, whether it is, and how it was taken."""
+    """One measurement: its text and its number (None: there is none), its bound, whether it holds, how it was taken."""
     found = {"what": what, "measured": measured, "value": value, "bound": bound, "ok": ok}
     return {**found, "how": how} if how else found
 
@@ -63,13 +72,31 @@ def machine() -> dict[str, Any]:
 
 
 def kept(rows: list[dict[str, Any]]) -> str:
-    """Rows as JSON."""
-    return json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n"
+    """Rows as JSON, the GPU that they name with the machine."""
+    gpu = gpu_of(rows)
+    rows = [{key: value for key, value in one.items() if key != "gpu"} for one in rows]
+    return json.dumps({"machine": {**machine(), **({"gpu": gpu} if gpu else {})}, "rows": rows}, indent=1) + "\n"
 
 
-def results_file(name: str) -> Path:
+def gpu_of(rows: list[dict[str, Any]]) -> str:
+    """The GPU that the rows were measured on; empty for none."""
+    return next((one["gpu"] for one in rows if one.get("gpu")), "")
+
+
+def results_file(name: str, gpu: str = "") -> Path:
     """Where the rows of a benchmark are kept, one file for each kind of machine."""
-    return RESULTS / f"{name}-cpu-{os.cpu_count()}-cores.json"
+    where = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-") if gpu else f"cpu-{os.cpu_count()}-cores"
+    return RESULTS / f"{name}-{where}.json"
+
+
+def completed(file: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, after those of the file that were not measured again: a matrix may be measured in parts."""
+    if not file.exists():
+        return rows
+    body = json.loads(file.read_text(encoding="utf-8"))
+    again = {one["what"] for one in rows}
+    gpu = {"gpu": body["machine"]["gpu"]} if "gpu" in body["machine"] else {}
+    return [{**one, **gpu} for one in body["rows"] if one["what"] not in again] + rows
 
 
 def page(files: list[Path]) -> str:
@@ -81,6 +108,8 @@ def page(files: list[Path]) -> str:
             parts.append(f"## {title}\n\n{_where(body['machine'])}\n\n{_table(body['rows'])}")
             if notes := list(dict.fromkeys(one["how"] for one in body["rows"] if one.get("how"))):
                 parts.append("How:\n\n" + "\n".join(f"- {note}" for note in notes) + "\n")
+    if not any(file.name.startswith("gpu-") for file in files):
+        parts.append(NO_GPU)
     return "\n".join(parts)
 
 
@@ -88,7 +117,7 @@ def _where(machine: dict[str, Any]) -> str:
     day = time.strftime("%Y-%m-%d", time.gmtime(machine["time"]))
     cores = f"{machine['cores']} cores of {machine['cpu']}" if "cores" in machine else machine["machine"]
     commit = f", commit {machine['commit']}" if machine.get("commit") else ""
-    return f"Measured on {cores}, no GPU, Python {machine['python']}{commit}, {day}."
+    return f"Measured on {cores}, {machine.get('gpu', 'no GPU')}, Python {machine['python']}{commit}, {day}."
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

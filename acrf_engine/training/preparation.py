@@ -91,16 +91,7 @@ def prepare(
 
     report(Progress("loading", 0, 0, "loading the transformer"))
     pulse()
-    transformer = load_transformer(checkpoint, dtype, device, config.memory)
-    modules, trainable = _add_lora(config, transformer, fresh)
-    if config.base.training_adapter:
-        attach(transformer, Path(config.base.training_adapter), dtype)
-    if config.memory.offload:
-        bring([value for name, value in transformer.named_parameters() if ".lora_" in name], device)
-    recompute_blocks(transformer, config.memory, base_parameters(checkpoint))
-    if config.memory.compile:
-        report(Progress("loading", 0, 0, "the blocks are compiled at the first step"))
-        compile_blocks(transformer)
+    transformer, modules, trainable = load_for_training(config, checkpoint, device, dtype, report, fresh=fresh)
     plan = BatchPlan(
         [example.bucket for example in dataset.examples],
         [example.picture.repeats for example in dataset.examples],
@@ -169,6 +160,32 @@ def cache_data(
         config.data.upscale,
     )
     return *split(dataset, held_out), prompts
+
+
+def load_for_training(
+    config: RunConfig,
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: torch.dtype,
+    report: Report,
+    *,
+    fresh: bool = True,
+) -> tuple[nn.Module, list[str], list[nn.Parameter]]:
+    """The transformer with the LoRA in it, stored, offloaded, recomputed and compiled as `config.memory` says.
+
+    Returns it, the names of the modules that have the LoRA, and the LoRA's parameters. Raises ModelError or LoraError.
+    """
+    transformer = load_transformer(checkpoint, dtype, device, config.memory)
+    modules, trainable = _add_lora(config, transformer, fresh)
+    if config.base.training_adapter:
+        attach(transformer, Path(config.base.training_adapter), dtype)
+    if config.memory.offload:
+        bring([value for name, value in transformer.named_parameters() if ".lora_" in name], device)
+    recompute_blocks(transformer, config.memory, base_parameters(checkpoint))
+    if config.memory.compile:
+        report(Progress("loading", 0, 0, "the blocks are compiled at the first step"))
+        compile_blocks(transformer)
+    return transformer, modules, trainable
 
 
 def make_method(config: RunConfig, checkpoint: Checkpoint, plan: BatchPlan, resolution: int) -> Method:
