@@ -16,6 +16,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 REPORTED = "(reported)"
 TITLES = {
     "app": "The app",
+    "start": "The start",
     "supervisor": "The supervisor",
     "engine": "The engine",
     "data": "The data",
