@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -11,15 +12,20 @@ from typing import TYPE_CHECKING
 from textual import events
 from textual.app import App
 from textual.binding import Binding
+from textual.geometry import Size
 
 from acrf_engine import __version__
 
 if TYPE_CHECKING:
     from textual.filter import LineFilter
+    from textual.timer import Timer
 
     from acrf_tui.alerts import Alert
     from acrf_tui.charts.symbols import SymbolSet
     from acrf_tui.settings import Settings
+
+SETTLING_S = 0.25
+"""After this long without another size the terminal is asked for the one it has."""
 
 
 class MannerlyApp(App[int]):
@@ -33,6 +39,7 @@ class MannerlyApp(App[int]):
     sparing = False
     """The line is far or slow: few frames, no animations, no blinking."""
     more_filters: Sequence[LineFilter] = ()
+    _settling: Timer | None = None
 
     def get_key_display(self, binding: Binding) -> str:
         """How a key is shown: in ASCII by its name, where its sign would be lost."""
@@ -42,6 +49,23 @@ class MannerlyApp(App[int]):
     def get_line_filters(self) -> Sequence[LineFilter]:
         """The filters that all drawn lines pass."""
         return [*super().get_line_filters(), *self.more_filters]
+
+    def on_resize(self, event: events.Resize) -> None:
+        """A terminal that had another size for a moment, and has this one again, has lost what was drawn on it."""
+        if not self.ready:
+            return
+        if event.size == self.screen.size:
+            self.screen.refresh()
+        if not (self.is_headless or self.is_web):
+            if self._settling is not None:
+                self._settling.stop()
+            self._settling = self.set_timer(SETTLING_S, self._look_at_size)
+
+    def _look_at_size(self) -> None:
+        # While a window's edge is dragged the signals overtake one another: the size told last may be an older one.
+        size = Size(*shutil.get_terminal_size())
+        if size != self.size:
+            self.post_message(events.Resize(size, size))
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """A cursor that blinks costs a line something twice a second."""

@@ -144,6 +144,24 @@ def test_the_app_shows_no_day_that_never_was(live: Shifted, row: Row) -> None:
 # ---- terminals -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("terminal: another size for a moment, while the app is stopped")
+def test_an_app_redraws_what_the_terminal_lost_meanwhile(live: Shifted, row: Row, trials: Trials) -> None:
+    """It finds the size that it knows, and the whole frame is there again."""
+    row.trials = trials(1, 5)
+    with closing(live.attach(columns=100, rows=30)) as app:
+        app.until("RUNNING", "step")
+        for _ in range(row.trials):
+            app.signal(signal.SIGSTOP)
+            app.drain()
+            app.resize(1, 1)
+            app.resize(100, 30)
+            assert len(app.text.strip()) <= 1
+            app.signal(signal.SIGCONT)
+            _redraws(app, live)
+        app.signal(signal.SIGTERM)
+        app.wait()
+
+
 @pytest.mark.fault("terminal: resized to 1x1, 200 resizes in a storm")
 def test_an_app_redraws_whatever_size_the_terminal_had(live: Shifted, row: Row, trials: Trials) -> None:
     """After each the whole frame is there again, with head and foot, steps go on in it, and it leaves cleanly."""
