@@ -1,4 +1,4 @@
-"""The engine's own cost: the trainer's step beside a bare loop, and AC-RF's sampling and weighting beside a step."""
+"""The engine's own cost: its step beside a bare loop, AC-RF beside plain flow matching, and what it waits for."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.live import interval
+from benchmarks.live import median_with_interval
 from benchmarks.table import row
 
 BLOCKS, STEPS_PER_BLOCK = 15, 6
 QUICK_BLOCKS = 3
+ACCUMULATION = 4
+"""Micro-batches of the steps whose waits are counted."""
+HOW_WAITS = (
+    f"Waits are calls that need a value which is on the device, in a step of {ACCUMULATION} micro-batches: tensors are "
+    "followed through every call (benchmarks/waits.py), so this needs no GPU. The one is the read of the step's "
+    "numbers, before the update, so that a NaN makes none."
+)
 
 
 def measure(quick: bool = False) -> Iterator[dict[str, Any]]:
@@ -30,6 +37,7 @@ def measure(quick: bool = False) -> Iterator[dict[str, Any]]:
     from acrf_engine.training.preparation import prepare
     from acrf_engine.training.threads import training_threads
     from acrf_engine.training.trainer import Trainer
+    from benchmarks.waits import Waits
 
     torch.set_num_threads(training_threads())
     config = RunConfig(epochs=100_000, batch_size=4, gradient_accumulation=1)
@@ -39,15 +47,15 @@ def measure(quick: bool = False) -> Iterator[dict[str, Any]]:
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, RunFolder(Path(folder)), _full_batches(prepare(config, nothing, nothing)), nothing)
-        bare = _bare_step(trainer)
-        pairs = _alternate(trainer.train_step, bare, QUICK_BLOCKS if quick else BLOCKS)
+        bare, flow_matching = _bare_step(trainer), _bare_step(trainer, acrf=False)
+        blocks = QUICK_BLOCKS if quick else BLOCKS
+        pairs = _alternate(trainer.train_step, bare, blocks)
         ratios = [ours / theirs for ours, theirs in pairs]
         step_s = statistics.median(ours for ours, _ in pairs)
-        low, high = interval(ratios)
-        ratio = statistics.median(ratios)
+        ratio, text = median_with_interval(ratios)
         yield row(
             "engine: step / bare loop of the same step, batch 4",
-            f"{ratio:.3f} [{low:.3f}, {high:.3f}]",
+            text,
             ratio,
             "1.03",
             ratio <= 1.03,
@@ -69,6 +77,20 @@ def measure(quick: bool = False) -> Iterator[dict[str, Any]]:
             "0.40%",
             share <= 0.004,
         )
+        ratio, text = median_with_interval([ours / theirs for ours, theirs in _alternate(bare, flow_matching, blocks)])
+        yield row("engine: bare loop with AC-RF / with uniform sigma and MSE", text, ratio)
+
+        waited_s = _data_wait(trainer, blocks * STEPS_PER_BLOCK)
+        yield row(
+            "engine: wait for data / step", f"{waited_s / step_s:.2%} ({waited_s * 1e6:.0f} us)", waited_s / step_s
+        )
+
+        trainer.config = config.model_copy(update={"gradient_accumulation": ACCUMULATION})
+        with Waits(trainer.prepared.transformer.parameters()) as waits:
+            trainer.train_step()
+        ours, others = waits.ours.total(), (waits.found - waits.ours).total()
+        yield row("engine: waits for the device, engine, a step", f"{ours}", ours, "1", ours <= 1, HOW_WAITS)
+        yield row("engine: waits for the device, model and optimizer, a step", f"{others}", others)
 
 
 def _full_batches(prepared: Any) -> Any:
@@ -83,8 +105,29 @@ def _full_batches(prepared: Any) -> Any:
     return prepared
 
 
-def _bare_step(trainer: Any) -> Callable[[], Any]:
-    """The same update written plainly: no events, no checks, no commands, its own random draws."""
+def _data_wait(trainer: Any, steps: int) -> float:
+    """Seconds of a step in which the trainer waits for its micro-batch: the median of so many steps."""
+    times: list[float] = []
+    loader, at = trainer.loader, trainer.loader.at
+
+    def timed(micro_step: int) -> Any:
+        begin = time.perf_counter()
+        batch = at(micro_step)
+        times.append(time.perf_counter() - begin)
+        return batch
+
+    loader.at = timed
+    for _ in range(steps):
+        trainer.train_step()
+    loader.at = at
+    return statistics.median(times)
+
+
+def _bare_step(trainer: Any, acrf: bool = True) -> Callable[[], Any]:
+    """The same update written plainly: no events, no checks, no commands, its own random draws.
+
+    Without `acrf` it is plain flow matching: sigma uniform in [0, 1], mean squared error, no weights.
+    """
     import torch
 
     from acrf_engine.method.losses import composite
@@ -97,13 +140,16 @@ def _bare_step(trainer: Any) -> Callable[[], Any]:
     optimizer = type(trainer.optimizer.optimizer)(parameters, lr=1e-6)
 
     def step() -> None:
-        sigma = trainer.method.anchors_K[torch.randperm(10)[:4]].clamp(0.001, 0.999)
+        sigma = trainer.method.anchors_K[torch.randperm(10)[:4]].clamp(0.001, 0.999) if acrf else torch.rand(4)
         noise = torch.randn_like(latents)
         mix = sigma.view(-1, 1, 1, 1)
         x = mix * noise + (1 - mix) * latents
         output = transformer(list(x.unsqueeze(2).unbind(0)), 1 - sigma, captions, return_dict=False)[0]
         prediction = -torch.stack(output).squeeze(2)
-        loss = (min_snr_weight(sigma, 5.0) * composite(prediction, noise - latents).composite_B).mean()
+        if acrf:
+            loss = (min_snr_weight(sigma, 5.0) * composite(prediction, noise - latents).composite_B).mean()
+        else:
+            loss = torch.nn.functional.mse_loss(prediction, noise - latents)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

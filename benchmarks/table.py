@@ -17,6 +17,7 @@ REPORTED = "(reported)"
 TITLES = {
     "app": "The app",
     "supervisor": "The supervisor",
+    "start": "The start of a run",
     "engine": "The engine",
     "data": "The data",
     "gpu": "Full size on a GPU",
