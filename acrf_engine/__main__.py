@@ -18,7 +18,7 @@ from acrf_engine import lora_tools
 from acrf_engine.config import absolute, dump, load_config
 from acrf_engine.run.changes import changed_keys
 from acrf_engine.run.folder import RunError, RunFolder, create_run, default_runs_dir, fresh_name
-from acrf_engine.run.ranks import Seat, seat
+from acrf_engine.run.ranks import Seat, seat, started_alone
 from acrf_engine.run.resuming import prepare_resume
 from acrf_engine.yaml_source import ConfigError, load_file
 
@@ -54,6 +54,11 @@ def _train(argv: list[str]) -> int:
     if args.resume and not args.name:
         parser.error("--resume needs the --name of the run")
     own = seat()
+    if started_alone():
+        raise RunError(
+            "accelerate launch was asked for several processes and has started one, as it does with --cpu or without "
+            "GPUs (give it --multi_gpu and no --cpu, which starts them on a CPU too, or use torchrun)"
+        )
     overrides = _of_launcher(args.config, args.overrides, own)
     if own is not None and own.rank > 0:
         from acrf_engine.training import follower

@@ -16,8 +16,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 REPORTED = "(reported)"
 TITLES = {
     "app": "The app",
-    "start": "The start",
     "supervisor": "The supervisor",
+    "start": "The start of a run",
     "engine": "The engine",
     "data": "The data",
     "gpu": "Full size on a GPU",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,12 @@ from acrf_engine.data.errors import DataError, printable
 from acrf_engine.data.pictures import SUFFIXES
 
 _PACKED = (".parquet", ".arrow", ".tar", ".zip")
+_UNREAD = (
+    ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".jfif", ".tga", ".psd", ".svg", ".exr", ".hdr",
+    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2",
+)  # fmt: skip
+"""Pictures of formats that are not read."""
+_NOT_CAPTIONS = {"readme", "license"}
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,32 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Listing:
-    """A folder's pictures by suffix, its metadata files, and the sub-folders that cannot be read."""
+    """A folder's pictures by suffix, its metadata files, its other files, and the sub-folders that cannot be read."""
 
     paths: list[Path]
     metadata: list[Path]
+    others: list[Path]
     closed: list[Rejected]
+
+    def unread(self) -> list[Rejected]:
+        """Files that hold pictures in a form that is not read, each with what to do."""
+        kinds = [(path, path.suffix.lower()) for path in self.others]
+        return [
+            Rejected(path, f"{kind[1:].upper()} files are not read ({_cure([kind])})")
+            for path, kind in kinds
+            if kind in _UNREAD or kind in _PACKED
+        ]
+
+    def captions_alone(self, extension: str) -> list[Path]:
+        """Caption files that have no picture beside them: a name that differs, or a picture that is gone."""
+        named = {path.with_suffix("") for path in (*self.paths, *(left.path for left in self.unread()))}
+        return [
+            path
+            for path in self.others
+            if path.suffix.lower() == extension.lower()
+            and path.with_suffix("") not in named
+            and path.stem.lower() not in _NOT_CAPTIONS
+        ]
 
 
 def list_folder(folder: Path, skip: Path | None = None) -> Listing:
@@ -50,21 +77,21 @@ def list_folder(folder: Path, skip: Path | None = None) -> Listing:
 
     paths: list[Path] = []
     metadata: list[Path] = []
-    others: Counter[str] = Counter()
+    others: list[Path] = []
     for path in _walk(folder, skip, on_error):
         if path.suffix.lower() in SUFFIXES:
             paths.append(path)
         elif path.name in METADATA_NAMES:
             metadata.append(path)
         else:
-            others[path.suffix.lower()] += 1
+            others.append(path)
     if not paths:
-        raise DataError(_no_pictures(shown, others, closed))
+        raise DataError(_no_pictures(shown, Counter(path.suffix.lower() for path in others), closed))
 
     def place(path: Path) -> str:
         return path.relative_to(folder).as_posix()
 
-    return Listing(sorted(paths, key=place), sorted(metadata, key=place), closed)
+    return Listing(sorted(paths, key=place), sorted(metadata, key=place), sorted(others, key=place), closed)
 
 
 def _must_be_folder(folder: Path) -> None:
@@ -111,11 +138,14 @@ def _no_pictures(folder: str, others: Counter[str], closed: Sequence[Rejected]) 
         kinds = [f"{n} {printable(suffix) or 'nameless'} file{'s' if n > 1 else ''}" for suffix, n in most]
         rest = sum(others.values()) - sum(n for _, n in most)
         kinds += [f"{rest} other{'s' if rest > 1 else ''}"] if rest else []
-        packed = any(suffix in _PACKED for suffix in others)
-        cure = "unpack them to picture files" if packed else "convert them to PNG or JPEG"
-        message += f"; it contains {', '.join(kinds)}, which are not supported ({cure})"
+        message += f"; it contains {', '.join(kinds)}, which are not supported ({_cure(others)})"
     elif captions:
         message += f"; it contains {captions} .txt file{'s' if captions > 1 else ''} only"
     if closed:
         message += f"; {len(closed)} sub-folder{'s' if len(closed) > 1 else ''} cannot be read"
     return message
+
+
+def _cure(suffixes: Iterable[str]) -> str:
+    packed = any(suffix in _PACKED for suffix in suffixes)
+    return "unpack them to picture files" if packed else "convert them to PNG or JPEG"

@@ -158,7 +158,9 @@ def _look_into(source: Source, number: int, rejected: list[Rejected], notices: l
     folder = Path(source.path)
     masks = MaskFolder(source.masks, folder, source.mask_min_weight) if source.masks else None
     listing = list_folder(folder, masks.folder if masks is not None else None)
-    rejected += listing.closed
+    rejected += [*listing.closed, *listing.unread()]
+    if alone := listing.captions_alone(source.caption_extension):
+        notices.append(f"no picture beside the caption file: {_names(alone, 'file')}")
     parts = {path.relative_to(folder).parts[0] for path in listing.paths if path.parent != folder}
     if len(splits := sorted(parts & _SPLITS)) > 1:
         notices.append(
@@ -248,11 +250,11 @@ def _inspect(item: _Found) -> tuple[PictureFacts, Mask | None] | PictureError:
         return PictureError(path, f"cannot be read: {(error.strerror or str(error)).lower()}")
 
 
-def _names(paths: Sequence[Path]) -> str:
-    """How many pictures, and the first of them by name."""
+def _names(paths: Sequence[Path], what: str = "picture") -> str:
+    """How many pictures, or what else they are, and the first of them by name."""
     shown = ", ".join(printable(path.name) for path in paths[:_SHOWN])
     more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return f"{len(paths)} picture{'s' if len(paths) > 1 else ''} ({shown}{more})"
+    return f"{len(paths)} {what}{'s' if len(paths) > 1 else ''} ({shown}{more})"
 
 
 def _none_usable(sources: Sequence[Source], rejected: Sequence[Rejected], key: str = "dataset") -> str:

@@ -58,6 +58,15 @@ def seat(environ: Mapping[str, str] = os.environ) -> Seat | None:
     return Seat(rank, count, local, int(environ.get("LOCAL_WORLD_SIZE") or count))
 
 
+def started_alone(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether `accelerate launch` was asked for several processes on this box, and has started this one only.
+
+    Without --multi_gpu it does so where it sees no GPUs, and with --cpu everywhere, without a word.
+    """
+    by_accelerate = "ACCELERATE_MIXED_PRECISION" in environ and environ.get("MASTER_ADDR") == LOOPBACK
+    return by_accelerate and "WORLD_SIZE" not in environ
+
+
 def log_of(folder: RunFolder, rank: int) -> str:
     """The file that all output of a rank goes to; rank 0 has the worker's."""
     return str(folder.log if rank == 0 else folder.path / f"worker-rank-{rank}.log")

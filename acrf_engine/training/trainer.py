@@ -155,7 +155,8 @@ class Trainer:
         rate = learning_rate(self.config, self.peak_rate(), self.step, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.step()
+        # Not by accelerate's wrapper, whose step looks on disk for an optional package, twice each time.
+        self.optimizer.optimizer.step()
         self.forget_gradients()
         if self.ema is not None:
             self.ema.step(self.prepared.trainable)
@@ -192,7 +193,7 @@ class Trainer:
         self.micro_step += self.config.gradient_accumulation
 
     def forget_gradients(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.optimizer.zero_grad(set_to_none=True)
 
     def _warn(self, message: str) -> None:
         self.report(WarningEvent(clip_text(message), self.step))

@@ -109,14 +109,14 @@ def test_the_gradient_is_clipped_to_the_norm_that_is_set(make_trainer: Make) -> 
     """AdamW hides the scale of a gradient, so the gradients themselves are looked at, just before the update."""
     trainer = make_trainer(optimization={"max_grad_norm": 1e-3})
     norms: list[float] = []
-    step = trainer.optimizer.step
+    step = trainer.optimizer.optimizer.step
 
     def look_and_step() -> None:
         gradients = [p.grad for p in trainer.prepared.trainable if p.grad is not None]
         norms.append(torch.cat([g.flatten() for g in gradients]).norm().item())
         step()
 
-    trainer.optimizer.step = look_and_step
+    trainer.optimizer.optimizer.step = look_and_step
     (taken,) = train(trainer, 1)
     assert taken.grad_norm > 1e-3
     assert norms == pytest.approx([1e-3], rel=1e-2)

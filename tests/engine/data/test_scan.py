@@ -201,6 +201,30 @@ def test_a_folder_without_pictures_says_what_is_in_it(tmp_path: Path, folder: Pa
     assert "3 .heic files, 1 .mov file, which are not supported (convert them" in text
 
 
+def test_pictures_of_formats_that_are_not_read_are_named_beside_those_that_are(folder: Path, source: Source) -> None:
+    for name in ("phone.HEIC", "scan.tif", "more.zip", "clip.mov", "notes.md"):
+        (folder / name).write_bytes(b"x")
+    result = scan([source(str(folder))])
+    assert len(result.pictures) == 3
+    assert reasons(result) == {
+        "more.zip": "ZIP files are not read (unpack them to picture files)",
+        "phone.HEIC": "HEIC files are not read (convert them to PNG or JPEG)",
+        "scan.tif": "TIF files are not read (convert them to PNG or JPEG)",
+    }
+
+
+def test_captions_without_a_picture_are_named(folder: Path, source: Source) -> None:
+    """A name that differs leaves a picture without its caption, and nobody would know why."""
+    (folder / "coffee.txt").rename(folder / "Coffee.txt")
+    (folder / "phone.heic").write_bytes(b"x")  # left out with its own reason
+    (folder / "phone.txt").write_text("a phone")
+    (folder / "README.txt").write_text("my photographs")
+    (folder / "gone.txt").write_text("a cat")
+    result = scan([source(str(folder))])
+    assert result.notices == ("no picture beside the caption file: 2 files (Coffee.txt, gone.txt)",)
+    assert scan([source(str(folder), caption_extension=".caption")]).notices == ()
+
+
 def test_when_every_picture_is_broken_five_reasons_are_given(tmp_path: Path, source: Source) -> None:
     for number in range(7):
         (tmp_path / f"{number}.png").write_bytes(b"")
