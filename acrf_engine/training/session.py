@@ -188,7 +188,8 @@ class Session:
                 self.acknowledge(command, "the model is not on the GPU (reload first)", ok=False)
             case "preview":
                 drawn = self._preview()
-                self.acknowledge(command, f"{drawn} previews drawn" if drawn else "the preview failed", ok=drawn > 0)
+                pictures = "1 preview" if drawn == 1 else f"{drawn} previews"
+                self.acknowledge(command, f"{pictures} drawn" if drawn else "the preview failed", ok=drawn > 0)
             case "stop":
                 raise StopAsked("asked to stop", command)
             case "set":
