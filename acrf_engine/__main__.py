@@ -110,6 +110,7 @@ def _tool(argv: list[str]) -> int:
     drawing = tools.add_parser("preview")
     drawing.add_argument("lora", type=Path)
     drawing.add_argument("--model", required=True)
+    drawing.add_argument("--transformer", default="")
     drawing.add_argument("--prompt", required=True)
     drawing.add_argument("--steps", type=_between(1, 100), default=8)
     drawing.add_argument("--seed", type=_between(0, 2**63 - 1), default=42)
@@ -121,10 +122,12 @@ def _tool(argv: list[str]) -> int:
         case "check":
             return _check(args)
         case "preview":
+            from acrf_engine.model.layout import Checkpoint
             from acrf_engine.preview.picture import draw
 
             with contextlib.redirect_stdout(sys.stderr):  # libraries talk while they load
-                draw(args.model, args.lora, args.prompt, args.out, args.steps, args.seed, args.size)
+                checkpoint = Checkpoint(args.model, args.transformer)
+                draw(checkpoint, args.lora, args.prompt, args.out, args.steps, args.seed, args.size)
             print(args.out)
         case _:
             handler: Callable[[argparse.Namespace], int] = args.handler

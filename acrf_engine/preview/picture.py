@@ -10,30 +10,40 @@ from acrf_engine.model.device import choose_device, choose_dtype
 from acrf_engine.model.errors import LoraError
 from acrf_engine.model.layout import Checkpoint
 from acrf_engine.model.tensor_file import read
+from acrf_engine.model.zimage import load_transformer
 from acrf_engine.preview.sampling import save_picture
 
 
 @torch.no_grad()
-def draw(model: str, lora: Path, prompt: str, out: Path, steps: int, seed: int, side: int | None) -> None:
+def draw(checkpoint: Checkpoint, lora: Path, prompt: str, out: Path, steps: int, seed: int, side: int | None) -> None:
     """Draw `prompt` into the PNG `out` through `ZImagePipeline.load_lora_weights`, CFG off.
 
+    On a GPU text encoder, transformer and VAE are there one after the other, so that the largest of them has to fit.
     Raises ModelError or LoraError.
     """
     from diffusers.pipelines.z_image.pipeline_z_image import ZImagePipeline
 
     read(lora)  # a clear message before gigabytes are loaded
-    checkpoint = Checkpoint(model)
     device = choose_device("auto")
+    dtype = choose_dtype("auto", device)
     pipeline = ZImagePipeline.from_pretrained(
-        str(checkpoint.folder), dtype=choose_dtype("auto", device), use_safetensors=True
-    ).to(device)
+        str(checkpoint.folder),
+        transformer=load_transformer(checkpoint, dtype, torch.device("cpu")),
+        dtype=dtype,
+        use_safetensors=True,
+    )
     pipeline.set_progress_bar_config(disable=True)
     try:
         pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name)
     except (ValueError, RuntimeError, KeyError) as error:
-        raise LoraError(f"{lora}: does not fit the model {model} ({str(error).splitlines()[0][:200]})") from error
+        reason = str(error).splitlines()[0][:200]
+        raise LoraError(f"{lora}: does not fit the model {checkpoint.name} ({reason})") from error
     if not pipeline.get_active_adapters():
-        raise LoraError(f"{lora}: no module of it fits the model {model}")
+        raise LoraError(f"{lora}: no module of it fits the model {checkpoint.name}")
+    if device.type == "cuda":
+        pipeline.enable_model_cpu_offload(device=device)
+    else:
+        pipeline.to(device)
     size = side or checkpoint.native_resolution()
     picture = pipeline(
         prompt,

@@ -6,6 +6,7 @@ What needs torch works in a process of its own.
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,10 @@ def add_parsers(commands: Any) -> None:
 
 def preview(args: argparse.Namespace) -> int:
     """Draw one picture."""
-    lora, model, steps = lora_of(args)
-    command = ["preview", str(lora), "--model", model, "--prompt", args.prompt, "--out", str(args.out)]
-    command += ["--steps", str(args.steps or steps), "--seed", str(args.seed)]
+    lora = lora_of(args)
+    command = ["preview", str(lora.path), "--model", lora.model, "--prompt", args.prompt, "--out", str(args.out)]
+    command += ["--steps", str(args.steps or lora.steps), "--seed", str(args.seed)]
+    command += ["--transformer", lora.transformer] if lora.transformer else []
     return run_engine(command + (["--size", str(args.size)] if args.size else []))
 
 
@@ -72,21 +74,27 @@ def inspect(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     """Write a LoRA in another format."""
-    path, model, _ = lora_of(args, need_model=False)
-    command = ["export", str(path), "--format", args.format, "--out", str(args.out)]
-    return run_engine(command + (["--model", model] if model else []))
+    lora = lora_of(args, need_model=False)
+    command = ["export", str(lora.path), "--format", args.format, "--out", str(args.out)]
+    whole = lora.model and not lora.transformer
+    return run_engine(command + (["--model", lora.model] if whole else []))
 
 
 def merge(args: argparse.Namespace) -> int:
     """Write base + LoRA."""
-    path, model, _ = lora_of(args)
-    return run_engine(["merge", str(path), "--model", model, f"--scale={args.scale}", "--out", str(args.out)])
+    lora = lora_of(args)
+    if lora.transformer:
+        raise RunError(
+            f"run {args.target} was trained on base.transformer {lora.transformer}, and merge reads whole folders "
+            "(give --model DIR, a folder in diffusers layout that has these weights)"
+        )
+    return run_engine(["merge", str(lora.path), "--model", lora.model, f"--scale={args.scale}", "--out", str(args.out)])
 
 
 def resize(args: argparse.Namespace) -> int:
     """Write a LoRA of another rank."""
-    path, _, _ = lora_of(args, need_model=False)
-    command = ["resize", str(path), f"--rank={args.rank}", "--out", str(args.out)]
+    lora = lora_of(args, need_model=False)
+    command = ["resize", str(lora.path), f"--rank={args.rank}", "--out", str(args.out)]
     return run_engine(command + (["--json"] if args.json else []))
 
 
@@ -95,22 +103,34 @@ def import_config(args: argparse.Namespace) -> int:
     return run_engine(["import", str(args.file), *(["--out", str(args.out)] if args.out else [])])
 
 
-def lora_of(args: argparse.Namespace, *, need_model: bool = True) -> tuple[Path, str, int]:
-    """The LoRA file, its base model and preview steps, of a run or of a file. Raises RunError."""
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA file and what it was trained on: a model, and the file in the place of its transformer, if any."""
+
+    path: Path
+    model: str
+    transformer: str = ""
+    steps: int = 8
+    """Of a preview."""
+
+
+def lora_of(args: argparse.Namespace, *, need_model: bool = True) -> Lora:
+    """The LoRA of a run or of a file; `--model` takes the place of what it was trained on. Raises RunError."""
     from acrf_engine.config import load_config
     from acrf_engine.run.lora_files import metadata_of, newest_lora
 
-    path = Path(args.target)
+    path, given = Path(args.target), getattr(args, "model", None)
     if path.is_file():
-        model = getattr(args, "model", None) or metadata_of(path).get("ss_sd_model_name", "")
+        model = given or metadata_of(path).get("ss_sd_model_name", "")
         if need_model and not model:
             raise RunError(f"{path}: its metadata names no base model (give --model)")
-        return path, model, 8
+        return Lora(path, model)
     if path.suffix == ".safetensors":
         raise RunError(f"{path}: there is no such file")
     folder = find_run(args.target, runs_dir_of(args))
     config = load_config(folder.config)
-    return newest_lora(folder), getattr(args, "model", None) or config.model, config.preview.steps
+    transformer = "" if given else config.base.transformer
+    return Lora(newest_lora(folder), given or config.model, transformer, config.preview.steps)
 
 
 def _on_a_lora(commands: Any, name: str, text: str) -> argparse.ArgumentParser:

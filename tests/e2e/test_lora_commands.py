@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from acrf_engine.config import ASSETS
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.full_only
@@ -79,3 +81,28 @@ def test_a_config_of_another_trainer_becomes_one_that_checks(cli: Cli, place: Pa
     done = cli("check", str(tmp_path / "ours.yaml"), "--set", "model=tiny")
     assert done.returncode == 0, done.stderr
     assert cli("import", str(place / "my.yaml")).returncode == 2
+
+
+def test_merge_takes_no_other_weights_than_those_that_were_trained_on(cli: Cli, place: Path) -> None:
+    single = ASSETS / "tiny" / "transformer" / "diffusion_pytorch_model.safetensors"
+    runs = ("--runs", str(place / "runs"))
+    done = cli(
+        "train",
+        str(place / "my.yaml"),
+        "--headless",
+        *runs,
+        "--name",
+        "one-file",
+        "--set",
+        f"base.transformer={single}",
+    )
+    assert done.returncode == 0, done.stderr
+    refused = cli("merge", "one-file", *runs, "--out", str(place / "merged-one-file"))
+    assert refused.returncode == 2
+    assert f"base.transformer {single}" in refused.stderr
+    assert not (place / "merged-one-file").exists()
+    done = cli("merge", "one-file", *runs, "--model", str(ASSETS / "tiny"), "--out", str(place / "merged-one-file"))
+    assert done.returncode == 0, done.stderr
+    done = cli("preview", "one-file", *runs, "--prompt", "a red circle", "--out", str(place / "one-file.png"))
+    assert done.returncode == 0, done.stderr
+    assert (place / "one-file.png").exists()

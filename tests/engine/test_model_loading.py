@@ -21,6 +21,7 @@ from acrf_engine.config import RunConfig, absolute
 from acrf_engine.model.device import choose_device, choose_dtype
 from acrf_engine.model.layout import Checkpoint, ModelError
 from acrf_engine.model.zimage import Encoders, load_transformer
+from acrf_engine.preview.picture import draw
 from acrf_engine.training.identity import MismatchError
 from acrf_engine.training.trainer import Trainer
 from acrf_engine.yaml_source import ConfigError
@@ -100,6 +101,20 @@ def test_a_single_file_needs_no_weights_in_the_folder_and_trains_as_the_folder_d
     whole = trace(train(make_trainer("whole", model=str(copy)), 2))
     single = (copy / "transformer" / WEIGHTS).rename(copy.parent / "one.safetensors")
     assert trace(train(make_trainer("single", model=str(copy), base={"transformer": str(single)}), 2)) == whole
+
+
+def test_a_picture_is_drawn_with_the_single_file_that_was_trained_on(
+    make_trainer: Make, copy: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer("drawn", model=str(copy))
+    train(trainer, 2)
+    lora = tmp_path / "lora.safetensors"
+    trainer.save_lora(lora)
+    pictures = [tmp_path / "whole.png", tmp_path / "single.png"]
+    draw(Checkpoint(str(copy)), lora, "a red circle", pictures[0], steps=2, seed=1, side=None)
+    single = (copy / "transformer" / WEIGHTS).rename(tmp_path / "one.safetensors")
+    draw(Checkpoint(str(copy), str(single)), lora, "a red circle", pictures[1], steps=2, seed=1, side=None)
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
 
 
 def test_one_file_as_the_model_says_where_it_belongs(make_config: Callable[..., RunConfig], tiny_model: Path) -> None:
