@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.translation import parts, pictures
+from acrf_engine.translation import fitting, parts, pictures
 from acrf_engine.translation.ledger import Ledger, flat
 
 NAME = "ai-toolkit"
@@ -32,7 +32,6 @@ PLAIN = {
     "sample.seed": "preview.seed",
 }
 REASONS = (
-    (r"assistant_lora_path|assistant_.*", "no training adapter: AC-RF trains only where Turbo samples"),
     (r"diff_output_preservation.*|blank_prompt_.*|do_.*guidance.*", parts.LOSS),
     (r"mask_path|mask_min_value|invert_mask|alpha_mask", "a mask is white where the loss counts here (masks)"),
     (r"control_path.*|clip_image_.*", "no controls here"),
@@ -70,7 +69,11 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
         )
     _keep(ledger)
     _average(ledger)
-    parts.model(ledger, "model.name_or_path")
+    fitting.model(ledger, "model.name_or_path")
+    for key in ("model.assistant_lora_path", "model.training_adapter"):
+        if ledger.has(key):
+            fitting.training_adapter(ledger, key, path)
+    _bits(ledger)
     parts.optimizer(ledger, "train.optimizer", "train.lr", "AdamW8bit")
     parts.schedule(
         ledger,
@@ -93,6 +96,19 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
     ledger.default("gradient_accumulation", 1)
     ledger.close(REASONS)
     return ledger
+
+
+def _bits(ledger: Ledger) -> None:
+    if ledger.peek("model.quantize") is True:
+        kind = str(ledger.peek("model.qtype", "qfloat8")).partition("|")[0]
+        fitting.quantised_base(ledger, kind, "model.quantize", *_there(ledger, "model.qtype"))
+    if ledger.peek("model.quantize_te") is True:
+        kind = str(ledger.peek("model.qtype_te", "qfloat8")).partition("|")[0]
+        fitting.quantised_text_encoder(ledger, kind, "model.quantize_te", *_there(ledger, "model.qtype_te"))
+
+
+def _there(ledger: Ledger, key: str) -> list[str]:
+    return [key] if ledger.has(key) else []
 
 
 def _keep(ledger: Ledger) -> None:

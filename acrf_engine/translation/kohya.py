@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.translation import kohya_data, parts
+from acrf_engine.translation import fitting, kohya_data, parts
 from acrf_engine.translation.ledger import Ledger, flat, number
 
 NAME = "kohya"
@@ -52,7 +52,11 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
     if "epochs" in ledger.ours:
         ledger.leave("max_train_steps", "max_train_epochs goes before it, as in kohya's trainer")
     ledger.move("max_train_steps", "steps")
-    parts.model(ledger, "pretrained_model_name_or_path")
+    fitting.model(ledger, "pretrained_model_name_or_path")
+    if "base.transformer" not in ledger.ours and ledger.has("dit"):
+        fitting.model(ledger, "dit")
+    if ledger.peek("fp8_base") is True:
+        fitting.quantised_base(ledger, "fp8", "fp8_base")
     parts.schedule(ledger, "lr_scheduler", "lr_scheduler_num_cycles", "lr_warmup_steps", "constant")
     if (ratio := ledger.peek("lr_scheduler_min_lr_ratio")) is not None:
         rate = ledger.ours.get("learning_rate", 1e-4)

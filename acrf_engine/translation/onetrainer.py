@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.translation import parts, pictures
+from acrf_engine.translation import fitting, parts, pictures
 from acrf_engine.translation.ledger import Ledger, flat, number
 
 NAME = "OneTrainer"
@@ -23,6 +23,8 @@ PLAIN = {
     "seed": "seed",
     "loss_weight_strength": "snr_gamma",
 }
+WHOLE = ("NONE", "BFLOAT_16", "FLOAT_16", "FLOAT_32", "TFLOAT_32")
+"""Weights that are not quantised."""
 TARGETS = {"attn-only": "std", "attn-mlp": "ext"}
 REASONS = (
     (r"optimizer_defaults|uuid|__version|.*_default_.*", "what their program remembers for its own forms"),
@@ -70,11 +72,10 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
             ledger.notes.append("lora_decompose: here DoRA learns the length of each output's row, not of each input's")
     ledger.take("lora_decompose")
     _targets(ledger)
-    parts.model(ledger, "base_model_name")
+    fitting.model(ledger, "base_model_name")
     if ledger.has("transformer.model_name"):
-        ledger.leave(
-            "transformer.model_name", "another transformer in the place of the base's: give a folder that has it"
-        )
+        fitting.model(ledger, "transformer.model_name")
+    _bits(ledger)
     parts.optimizer(ledger, "optimizer.optimizer", "learning_rate", "AdamW")
     parts.schedule(ledger, "learning_rate_scheduler", "learning_rate_cycles", "learning_rate_warmup_steps", "constant")
     if (factor := ledger.peek("learning_rate_min_factor")) is not None:
@@ -97,6 +98,16 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
         ledger.default(key, value)
     ledger.close(REASONS)
     return ledger
+
+
+def _bits(ledger: Ledger) -> None:
+    for key, quantised in (
+        ("transformer.weight_dtype", fitting.quantised_base),
+        ("text_encoder.weight_dtype", fitting.quantised_text_encoder),
+    ):
+        kind = str(ledger.peek(key, ""))
+        if kind and kind.upper() not in WHOLE:
+            quantised(ledger, kind, key)
 
 
 def _targets(ledger: Ledger) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
-
-from acrf_engine.translation.ledger import Z_IMAGE, Ledger
+from acrf_engine.translation.ledger import Ledger
 
 OPTIMIZERS = {
     "adamw": "AdamW",
@@ -54,19 +52,6 @@ COMMON_REASONS = (
      "see group `memory` for what this trainer can do"),
     (r"guidance_scale|neg(ative)?(_prompt)?|sampler|sample_sampler|walk_seed|width|height|.*cfg.*", PREVIEW),
 )  # fmt: skip
-
-
-def model(ledger: Ledger, key: str) -> None:
-    """A folder or hub id of Z-Image; a single file, or another model, is listed."""
-    name = ledger.peek(key)
-    if not name:
-        ledger.leave(key, "empty")
-    elif PurePath(str(name)).suffix in (".safetensors", ".ckpt", ".gguf", ".sft"):
-        ledger.leave(key, "a single file; this trainer takes a folder in diffusers layout, or a hub id")
-    elif "z-image" not in str(name).lower().replace("_", "-").replace("zimage", "z-image"):
-        ledger.leave(key, f"not Z-Image by its name; this trainer trains Z-Image ({Z_IMAGE} is put in)")
-    else:
-        ledger.put("model", str(name), key)
 
 
 def optimizer(ledger: Ledger, key: str, rate: str, default: str = "") -> None:
