@@ -17,10 +17,12 @@ from textual.pilot import Pilot
 from textual.strip import Strip
 from textual.widgets import Input, TextArea
 
+from acrf_engine.protocol import Failed, Finished, StateChanged
 from acrf_engine.run.folder import RunFolder
 from acrf_tui.app import AcrfApp, AppOptions
 from acrf_tui.screens import dashboard
 from acrf_tui.screens.compare import CompareScreen
+from acrf_tui.screens.editor import EditorScreen
 from acrf_tui.screens.launchpad import LaunchpadScreen
 from acrf_tui.screens.launchpad_lists import ConfigList, RunList
 from tests.tui.test_compare import Live
@@ -29,7 +31,7 @@ from tests.tui.waiting import until
 
 NOW = START + 60.0
 THEMES = ("acrf-dark", "acrf-light", "acrf-ansi")
-SIZES = ((80, 24), (120, 40))
+SIZES = ((80, 24), (120, 40), (200, 50))
 TICK_S = 0.03
 TURNS = 6
 """Turns of the event loop, each at least a tick of the dashboard long, without which nothing counts as still."""
@@ -99,6 +101,32 @@ def _pressed(*keys: str) -> Play:
     return play
 
 
+def _ended(state: str) -> Play:
+    """The run has come to its end while one looks."""
+
+    async def play(pilot: Pilot[Any]) -> None:
+        await _history_is_read(pilot)
+        app = pilot.app
+        assert isinstance(app, FakeApp)
+        last = {
+            "finished": Finished(400, "runs/night-run/lora/night-run.safetensors"),
+            "failed": Failed(400, "step 401: loss is nan in cat.png; no update was made (lower learning_rate)"),
+        }
+        app.source.push(StateChanged(state, 400, 4000), last[state])
+        await _history_is_read(pilot)
+
+    return play
+
+
+async def _log(pilot: Pilot[Any]) -> None:
+    app = pilot.app
+    assert isinstance(app, FakeApp)
+    log = RunFolder(app.source.folder).log
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(f"2026-11-28 03:{n // 60:02}:{n % 60:02} acrf.worker INFO line {n}\n" for n in range(90)))
+    await _pressed("w")(pilot)
+
+
 # ---- the launchpad and what it opens ---------------------------------------------------------------------------------
 
 
@@ -116,6 +144,14 @@ def _launchpad(theme: str) -> App[Any]:
     return AcrfApp(options, colorless="NO_COLOR" in os.environ)
 
 
+def _launchpad_with_a_config(theme: str) -> App[Any]:
+    Path("portrait.yaml").write_text(
+        "# For one person: 24 photographs.\nmodel: /models/Z-Image-Turbo\ndataset: demo  # ./photos, later\n"
+        "trigger: ohwx\nepochs: 20\nloss:\n  lambda_cos: 0.2\n"
+    )
+    return _launchpad(theme)
+
+
 async def _launchpad_is_there(pilot: Pilot[Any]) -> LaunchpadScreen:
     await until(lambda: isinstance(pilot.app.screen, LaunchpadScreen))
     screen = pilot.app.screen
@@ -128,6 +164,21 @@ async def _launchpad_is_there(pilot: Pilot[Any]) -> LaunchpadScreen:
 def _at_the_launchpad(*keys: str) -> Play:
     async def play(pilot: Pilot[Any]) -> None:
         await _launchpad_is_there(pilot)
+        await pilot.press(*keys)
+        await pilot.pause()
+
+    return play
+
+
+def _edit(*keys: str) -> Play:
+    """The user's own config in the editor."""
+
+    async def play(pilot: Pilot[Any]) -> None:
+        screen = await _launchpad_is_there(pilot)
+        configs = screen.query_one(ConfigList)
+        await until(lambda: any(entry.origin == "here" for entry in configs.entries))
+        await pilot.press("end", "e")
+        await until(lambda: isinstance(pilot.app.screen, EditorScreen) and pilot.app.screen.live.loaded)
         await pilot.press(*keys)
         await pilot.pause()
 
@@ -159,10 +210,14 @@ SCENES: dict[str, Scene] = {
     "leave-dialog": Scene(_run(400), _pressed("q")),
     "theme-dialog": Scene(_run(400), _pressed("T")),
     "help": Scene(_run(400), _pressed("question_mark")),
-    "log": Scene(_run(400), _pressed("w")),
+    "log": Scene(_run(400), _log),
+    "paused": Scene(_run(400), _pressed("space")),
+    "finished": Scene(_run(400), _ended("finished")),
+    "failed": Scene(_run(400), _ended("failed")),
     "launchpad": Scene(_launchpad, _at_the_launchpad()),
     "launchpad-runs": Scene(_launchpad, _at_the_launchpad("tab")),
     "new-run": Scene(_launchpad, _at_the_launchpad("n")),
-    "editor": Scene(_launchpad, _at_the_launchpad("down", "e")),
+    "editor": Scene(_launchpad_with_a_config, _edit()),
+    "editor-with-a-problem": Scene(_launchpad_with_a_config, _edit(*["down"] * 3, "enter", "x", "enter")),
     "compare": Scene(_launchpad, _compare),
 }
