@@ -177,7 +177,7 @@ class HelpDialog(ModalScreen[None]):
     """Keys that work now, as the screen below knows them, then what its panels have to explain."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,question_mark,q", "close", "Close", id="help.close", tooltip="Back to the dashboard")
+        Binding("escape,question_mark,q", "close", "Close", id="help.close", tooltip="Close the help")
     ]
 
     def __init__(self, keys: Sequence[KeyHelp], notes: Sequence[str] = ()) -> None:
@@ -198,5 +198,5 @@ class HelpDialog(ModalScreen[None]):
             yield Static("\n".join(lines), markup=False)
 
     def action_close(self) -> None:
-        """Back to the dashboard."""
+        """Back to the screen below."""
         self.dismiss(None)

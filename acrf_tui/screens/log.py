@@ -57,6 +57,7 @@ class LogScreen(CalmScreen[None]):
         Binding("slash", "ask", "Filter", id="log.filter", tooltip="Show only lines that hold some words"),
         Binding("end", "end", "Follow", id="log.follow", tooltip="Go to the end and follow it"),
         Binding("escape", "back", "Back", id="log.back", tooltip="Drop the filter, then leave the log"),
+        Binding("question_mark", "help", "Help", id="app.help", tooltip="Show the keys that work now"),
         Binding("q", "app.pop_screen", "Close", id="log.close", tooltip="Back to the dashboard"),
     ]
 
@@ -133,6 +134,13 @@ class LogScreen(CalmScreen[None]):
         """Go to the end, which follows."""
         self.query_one(Log).scroll_end(animate=False)
         self.call_after_refresh(self._say)
+
+    def action_help(self) -> None:
+        """List the keys that work now."""
+        from acrf_tui.screens.dialogs import HelpDialog
+        from acrf_tui.screens.live_keys import live_keys
+
+        self.app.push_screen(HelpDialog(live_keys(self)))
 
     def action_back(self) -> None:
         """Drop the filter; without one, leave."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fake_run import FakeSource, make_history
 from test_dashboard import dashboard, screen_text, settle, shows
-from textual.widgets import Log
+from textual.widgets import Input, Log
 
 from acrf_tui.filtering import matching
 from acrf_tui.screens.log import LONGEST_READ, LogScreen, LogTail
@@ -67,6 +67,22 @@ async def test_w_shows_the_log_follows_it_and_filters_it(tmp_path: Path) -> None
         await shows(pilot, "not in view")
         await pilot.press("escape")
         await settle(pilot, lambda: not isinstance(pilot.app.screen, LogScreen))
+
+
+async def test_help_lists_the_keys_of_the_log_and_in_its_filter_a_question_mark_is_text(tmp_path: Path) -> None:
+    (tmp_path / "worker.log").write_text("step 1\n")
+    source = FakeSource(make_history(100))
+    source.folder = tmp_path
+    async with dashboard(source, size=(80, 24)) as (pilot, _):
+        await pilot.press("w")
+        await shows(pilot, "step 1", "? Help")
+        await pilot.press("question_mark")
+        await shows(pilot, "Show only lines that hold some words", "Drop the filter, then leave the log")
+        await pilot.press("escape")
+        await settle(pilot, lambda: isinstance(pilot.app.screen, LogScreen))
+        await pilot.press("slash", "question_mark")
+        await settle(pilot, lambda: pilot.app.screen.query_one(Input).value == "?")
+        assert isinstance(pilot.app.screen, LogScreen)
 
 
 async def test_a_log_that_is_not_there_says_so(tmp_path: Path) -> None:
