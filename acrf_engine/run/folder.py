@@ -249,7 +249,7 @@ def create_run(runs_dir: Path, name: str, config_text: str, total_steps: int = 0
 def fresh_name(runs_dir: Path, stem: str) -> str:
     """A name not yet taken: the stem and the date, then a counter."""
     base = re.sub(r"[^\w+-]+", "-", stem).strip("-_") or "run"
-    name = f"{base[:60]}-{time.strftime('%m%d-%H%M')}"
+    name = f"{base[:60]}-{time.strftime('%m%d-%H%M', time.localtime(time.time()))}"
     candidate, number = name, 2
     while (runs_dir / candidate).exists():
         candidate, number = f"{name}-{number}", number + 1

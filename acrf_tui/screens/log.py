@@ -48,6 +48,14 @@ class LogTail:
         return [harmless(text.decode("utf-8", "replace").rpartition("\r")[2]) for text in lines]
 
 
+class LogLines(Log):
+    """The lines in view; `end` is bound here, where the widget below would take it first."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("end", "screen.end", "Follow", id="log.follow", tooltip="Go to the end and follow it"),
+    ]
+
+
 class LogScreen(CalmScreen[None]):
     """Shows a log, newest at the bottom. It follows while the end is in view."""
 
@@ -55,7 +63,6 @@ class LogScreen(CalmScreen[None]):
     AUTO_FOCUS = "#log"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "ask", "Filter", id="log.filter", tooltip="Show only lines that hold some words"),
-        Binding("end", "end", "Follow", id="log.follow", tooltip="Go to the end and follow it"),
         Binding("escape", "back", "Back", id="log.back", tooltip="Drop the filter, then leave the log"),
         Binding("question_mark", "help", "Help", id="app.help", tooltip="Show the keys that work now"),
         Binding("q", "app.pop_screen", "Close", id="log.close", tooltip="Back to the dashboard"),
@@ -70,7 +77,7 @@ class LogScreen(CalmScreen[None]):
 
     def compose(self) -> ComposeResult:
         yield LineView(id="log-head")
-        yield Log(id="log", max_lines=MOST_LINES)
+        yield LogLines(id="log", max_lines=MOST_LINES)
         yield Input(placeholder="words to look for", id="log-filter", compact=True)
         yield KeysLine(id="keys")
 

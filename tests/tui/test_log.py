@@ -77,7 +77,7 @@ async def test_help_lists_the_keys_of_the_log_and_in_its_filter_a_question_mark_
         await pilot.press("w")
         await shows(pilot, "step 1", "? Help")
         await pilot.press("question_mark")
-        await shows(pilot, "Show only lines that hold some words", "Drop the filter, then leave the log")
+        await shows(pilot, "Show only lines that hold some words", "Go to the end and follow it", "leave the log")
         await pilot.press("escape")
         await settle(pilot, lambda: isinstance(pilot.app.screen, LogScreen))
         await pilot.press("slash", "question_mark")
