@@ -99,7 +99,7 @@ class AnchorsPanel(Panel):
         head = width >= 12 and height > count
         room = height - (1 if head else 0)
         shown = count if count <= room else max(0, room - 1)
-        each = min(3, room // count)
+        each = max(1, min(3, room // count))
         top = max(finite, default=0.0)
         lefts = [line(("    σ draws" + (" and mean loss" if each > 1 else ""), "muted"))] if head else []
         title = f"{'drawn':>7}{'loss':>9}" if each == 1 else f"{'drawn':>16}"

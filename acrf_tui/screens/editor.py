@@ -207,7 +207,7 @@ class EditorScreen(CalmScreen[Path | None]):
 
     def _show_head(self) -> None:
         status = Status(
-            short_path(self.path.parent) if self.size.width >= 100 else "",
+            short_path(self.path.parent) if self.size.width >= 100 and not is_shipped(self.path) else "",
             printable(self.path.name),
             self.saving.copy_only,
             len(self.live.reading.messages()),

@@ -89,7 +89,8 @@ def _source_lines(entry: ConfigEntry, outlook: Outlook, width: int) -> list[Line
         return []
     found = re.search(re.escape(str(entry.path)) + r":(\d+)", outlook.error)
     wrong = int(found.group(1)) if found else 0
-    lines: list[Line] = [(), line((fit(short_path(entry.path), width), "muted"))]
+    place = f"sample config {entry.path.name}" if entry.origin == "sample" else short_path(entry.path)
+    lines: list[Line] = [(), line((fit(place, width), "muted"))]
     for number, text in enumerate(outlook.source, start=1):
         role = "bad" if number == wrong else "muted"
         mark = "✗" if number == wrong else " "
