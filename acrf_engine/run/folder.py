@@ -133,11 +133,16 @@ class RunFolder:
         return Status(**{key: value for key, value in raw.items() if key in known})
 
     def read_given_keys(self) -> list[str]:
-        """The config keys that were given on the command line of the last `resume`."""
+        """The config keys given on the command line of `resume` that no checkpoint holds yet."""
         try:
             return [str(key) for key in json.loads(self.given.read_text(encoding="utf-8"))]
         except (OSError, ValueError):
             return []
+
+    def forget_given_keys(self) -> None:
+        """A checkpoint holds what was given: from here on what is set live comes after it, and wins."""
+        with contextlib.suppress(OSError):
+            self.given.unlink(missing_ok=True)
 
     def write_status(self, status: Status) -> None:
         """Replace status.json atomically; a reader sees the old one or the new one, never a half."""

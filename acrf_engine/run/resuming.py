@@ -40,7 +40,9 @@ def prepare_resume(
         )
     if changes:
         write_private(folder.config, dump(_absolute(config, folder)))
-    write_private(folder.given, json.dumps([override.partition("=")[0].strip() for override in overrides]))
+    given = [override.partition("=")[0].strip() for override in overrides]
+    # With those of a resume that ended before its first checkpoint.
+    write_private(folder.given, json.dumps(list(dict.fromkeys([*folder.read_given_keys(), *given]))))
 
 
 def _absolute(config: RunConfig, folder: RunFolder) -> RunConfig:
