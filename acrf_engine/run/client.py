@@ -23,6 +23,9 @@ from acrf_engine.run.wire import from_wire
 
 LAUNCH_PATIENCE_S = 30.0
 ACK_PATIENCE_S = 620.0
+SAID_BY_US = "acrf-tui: "
+NOT_TAKEN = 2
+"""The exit status of a supervisor that could not take the run: another one, started at the same time, holds it."""
 
 
 class Run:
@@ -168,7 +171,7 @@ def launch(folder: RunFolder, when_busy: str = "", *, seated: bool = False) -> R
             status = folder.recorded_status()
             if status.supervisor_pid == process.pid and run._socket_exists():
                 return run
-            if code is not None and status.attempt > attempts:
+            if code not in (None, NOT_TAKEN) and status.attempt > attempts:
                 return run  # it has begun and ended already; its history tells how
         if code is not None:
             raise RunError(f"run {folder.name} could not start: {_last_words(folder.log, mark)}")
@@ -195,6 +198,7 @@ def supervisor_environment(seated: bool = False) -> dict[str, str]:
 def _last_words(log: Path, mark: int) -> str:
     with contextlib.suppress(OSError):
         lines = log.read_bytes()[mark:].decode("utf-8", "replace").strip().splitlines()
+        said = [line for line in lines if line.startswith(SAID_BY_US)]  # another supervisor may write to the same log
         if lines:
-            return lines[-1].removeprefix("acrf-tui: ")
+            return (said or lines)[-1].removeprefix(SAID_BY_US)
     return f"see {log}"

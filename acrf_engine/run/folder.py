@@ -123,21 +123,34 @@ class RunFolder:
         except FileNotFoundError:
             raise RunError(f"{self.path}: not a run folder (no status.json)") from None
         except (OSError, ValueError) as error:
-            raise RunError(f"{self.status}: cannot be read ({error})") from None
+            raise RunError(f"{self.status}: cannot be read ({error}){self._remedy()}") from None
         if not isinstance(raw, dict):
-            raise RunError(f"{self.status}: cannot be read (it holds no mapping)")
+            raise RunError(f"{self.status}: cannot be read (it holds no mapping){self._remedy()}")
         known = get_type_hints(Status)
         for key, value in raw.items():
             if key in known and not _is_a(value, known[key]):
-                raise RunError(f"{self.status}: cannot be read ({key} is {value!r})")
+                raise RunError(f"{self.status}: cannot be read ({key} is {value!r}){self._remedy()}")
         return Status(**{key: value for key, value in raw.items() if key in known})
 
+    def _remedy(self) -> str:
+        return f"; `acrf-tui resume {self.name}` goes on from its checkpoints" if self.newest_step() else ""
+
+    def newest_step(self) -> int:
+        """The step of the newest checkpoint in place, whether it verifies or not; 0 where there is none."""
+        names = [path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*")]
+        return max((int(name) for name in names if name.isdecimal()), default=0)
+
     def read_given_keys(self) -> list[str]:
-        """The config keys that were given on the command line of the last `resume`."""
+        """The config keys given on the command line of `resume` that no checkpoint holds yet."""
         try:
             return [str(key) for key in json.loads(self.given.read_text(encoding="utf-8"))]
         except (OSError, ValueError):
             return []
+
+    def forget_given_keys(self) -> None:
+        """A checkpoint holds what was given: from here on what is set live comes after it, and wins."""
+        with contextlib.suppress(OSError):
+            self.given.unlink(missing_ok=True)
 
     def write_status(self, status: Status) -> None:
         """Replace status.json atomically; a reader sees the old one or the new one, never a half."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from acrf_engine.config import RunConfig, absolute, dump, load_config
 from acrf_engine.run.changes import changed_keys, planned_steps
-from acrf_engine.run.folder import RunError, RunFolder, write_private
+from acrf_engine.run.folder import RunError, RunFolder, Status, write_private
 
 
 def prepare_resume(
@@ -15,10 +15,13 @@ def prepare_resume(
 ) -> None:
     """Make an ended run ready to go on, to another total where `steps` or `epochs` say so.
 
-    Nothing is changed where it raises RunError or ConfigError: the run is active, finished at its total, or a change
-    would make it another run.
+    Nothing is changed where it raises RunError or ConfigError: the run is active, finished at its total, or past the
+    one that is asked for, or a change would make it another run.
     """
-    status = folder.read_status()
+    try:
+        status = folder.read_status()
+    except RunError:
+        status = _status_anew(folder)
     if status.active:
         raise RunError(f"run {folder.name} is {status.state} already (`acrf-tui attach {folder.name}`)")
     if steps is not None and epochs is not None:
@@ -32,6 +35,12 @@ def prepare_resume(
             f"run {folder.name} is finished at step {status.step} "
             "(extend it with `--steps N` or `--epochs N` above that)"
         )
+    saved = folder.newest_step()
+    if total and 0 < (planned := planned_steps(config, folder)) < saved:
+        raise RunError(
+            f"run {folder.name} is at step {saved} already and cannot end at {planned} "
+            f"(`--steps {saved}` ends it where it is)"
+        )
     changed = changed_keys(load_config(folder.config), config)
     if changed and any(folder.checkpoints.glob("step-*")):
         raise RunError(
@@ -40,7 +49,23 @@ def prepare_resume(
         )
     if changes:
         write_private(folder.config, dump(_absolute(config, folder)))
-    write_private(folder.given, json.dumps([override.partition("=")[0].strip() for override in overrides]))
+    given = [override.partition("=")[0].strip() for override in overrides]
+    # With those of a resume that ended before its first checkpoint.
+    write_private(folder.given, json.dumps(list(dict.fromkeys([*folder.read_given_keys(), *given]))))
+
+
+def _status_anew(folder: RunFolder) -> Status:
+    """For a status.json that cannot be read, as a power cut may leave it: what the checkpoints say.
+
+    Raises RunError where there are none, or where somebody holds the run.
+    """
+    if not (step := folder.newest_step()):
+        folder.recorded_status()  # says what is wrong with it
+    status = Status("interrupted", step=step, created=folder.path.stat().st_mtime)
+    with folder.hold():
+        folder.status.replace(folder.status.with_name("status.json.damaged"))
+        folder.write_status(status)
+    return status
 
 
 def _absolute(config: RunConfig, folder: RunFolder) -> RunConfig:

@@ -271,9 +271,10 @@ class Session:
         return getattr(previous, name), getattr(self.trainer.settings, name)
 
     def _follow_script(self) -> None:
-        """In a replay: repeat what was set after this step, and stop where the original ended."""
+        """In a replay: plan and set what was planned and set at this step, and stop where the original ended."""
         if self._script is None:
             return
+        self.trainer.planned_steps = self._script.planned_at(self.trainer.step, self.trainer.total_steps)
         for change in self._script.changes:
             if change.step == self.trainer.step:
                 self._set(

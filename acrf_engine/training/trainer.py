@@ -69,6 +69,8 @@ class Trainer:
         self.micro_step = 0
         per_epoch = prepared.plan.batches_per_epoch
         self.total_steps = config.steps or math.ceil(config.epochs * per_epoch / config.gradient_accumulation)
+        self.planned_steps = self.total_steps
+        """What the schedule plans for; a replay of a run that was extended plans as that run did at each step."""
         self.accelerator = Accelerator(cpu=prepared.device.type == "cpu", mixed_precision="no")
         optimizer = make_optimizer(config, prepared.trainable)
         self.transformer, self.optimizer = self.accelerator.prepare(prepared.transformer, optimizer)
@@ -152,7 +154,7 @@ class Trainer:
         # The step's only wait for the device; every rank sees the same numbers, and so does the same.
         measured = Measured.of(micros, grad_norm, self.ranks, self.config.batch_size)
         self._require_finite(measured, pictures)
-        rate = learning_rate(self.config, self.peak_rate(), self.step, self.total_steps)
+        rate = learning_rate(self.config, self.peak_rate(), self.step, self.planned_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # Not by accelerate's wrapper, whose step looks on disk for an optional package, twice each time.
@@ -254,6 +256,7 @@ class Trainer:
             self.step,
             checkpoints.Snapshot(tensors, self.optimizer.optimizer.state_dict(), self._state().as_dict(), averages),
         )
+        self.folder.forget_given_keys()
         checkpoints.rotate(self.folder.checkpoints, self.config.checkpoint.keep)
         lora_path = self.folder.step_lora(self.step)
         self.save_lora(lora_path)
@@ -317,13 +320,19 @@ class Trainer:
     def position(self) -> dict[str, Any]:
         """What the next step depends on beside the weights, for the other ranks."""
         ramp = None if self.ramp is None else asdict(self.ramp)
-        return {"step": self.step, "micro_step": self.micro_step, "settings": asdict(self.settings), "ramp": ramp}
+        return {
+            "step": self.step,
+            "micro_step": self.micro_step,
+            "planned_steps": self.planned_steps,
+            "settings": asdict(self.settings),
+            "ramp": ramp,
+        }
 
     def take_position(
-        self, step: int, micro_step: int, settings: dict[str, float], ramp: dict[str, Any] | None
+        self, step: int, micro_step: int, planned_steps: int, settings: dict[str, float], ramp: dict[str, Any] | None
     ) -> None:
         """Another rank than 0: stand where rank 0 stands, with its settings."""
-        self.step, self.micro_step = step, micro_step
+        self.step, self.micro_step, self.planned_steps = step, micro_step, planned_steps
         self.settings, self.ramp = Settings(**settings), None if ramp is None else Ramp(**ramp)
 
     def receive_state(self) -> None:

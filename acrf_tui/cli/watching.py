@@ -31,7 +31,7 @@ def runs(args: argparse.Namespace) -> int:
     if not rows:
         print(f"no runs in {runs_dir_of(args)} (start one with `acrf-tui demo`)")
         return 0
-    width = max(len(row["name"]) for row in rows)
+    width = max(len("name"), *(len(row["name"]) for row in rows))
     print(f"{'name':{width}}  {'state':11}  {'step':>15}  {'loss':>8}  {'best':>15}  {'age':>8}  folder")
     for row in rows:
         step = f"{row['step']}/{row['total_steps'] or '?'}"

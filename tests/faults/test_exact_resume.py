@@ -10,8 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from injections import poison_the_dice
+from injections import poison_the_dice, short_back_off
 from nursery import Child, Nursery, assert_golden, assert_repeats
+
+from acrf_engine.run.replay import create_replay
+from acrf_engine.run.resuming import prepare_resume
 
 EPOCH = 16
 """The demo's pictures, so steps of one epoch."""
@@ -138,6 +141,64 @@ def test_a_live_change_outlives_a_death(nursery: Nursery, golden: Child, row: An
     assert run.digests(40) == straight.digests(40)
     assert run.trace()[ack.step] == golden.trace()[ack.step]
     assert run.trace()[ack.step + 1] != golden.trace()[ack.step + 1]
+
+
+@pytest.mark.fault("Resume after any death or stop, bit for bit")
+def test_a_run_that_was_extended_and_changed_on_resuming_is_replayed_to_the_same_weights(
+    nursery: Nursery, row: Any
+) -> None:
+    """Its cosine schedule planned for 8 steps, then for 16; `resume --set` gave another learning rate. The replay takes
+    every step with the rate that the run had then, and ends with the same bytes."""
+    run = nursery.start(steps=8, scheduler="cosine", learning_rate=1e-3)
+    assert run.end() == 0
+    prepare_resume(run.folder, ["learning_rate=3e-4"], steps=16)
+    assert run.start().end() == 0
+
+    again = Child(create_replay(run.folder, nursery.runs, "again"))
+    nursery.children.append(again)
+    assert again.start(inject=poison_the_dice).end() == 0
+    assert again.trace() == run.trace()
+    assert again.digests(16) == run.digests(16)
+
+
+@pytest.mark.fault("Resume after any death or stop, bit for bit")
+def test_what_was_set_live_after_a_resume_outlives_a_death(nursery: Nursery, row: Any) -> None:
+    """`resume --set` of a learning rate holds until the first checkpoint; what is set live after it wins from then on,
+    also where the supervisor starts the worker again by itself."""
+    run = nursery.start(steps=5)
+    assert run.end() == 0
+    prepare_resume(run.folder, ["learning_rate=3e-4", "restarts=1"], steps=2000)
+    run.start(inject=short_back_off)
+    assert run.until_type("step")["lr"] == 3e-4
+    assert run.command("set", key="learning_rate", value="7e-5").ok
+    saved = run.command("checkpoint")
+    assert saved.ok
+    run.until_step(saved.step + 1)
+    run.kill_worker()
+    assert run.until_type("plan")["start_step"] >= saved.step
+    assert run.until_type("step")["lr"] == 7e-5
+    assert run.command("stop").ok
+    run.end()
+
+
+@pytest.mark.fault("Resume after any death or stop, bit for bit")
+def test_what_a_resume_was_given_outlives_a_death_before_its_first_checkpoint(nursery: Nursery, row: Any) -> None:
+    """Given back to what the config says, against a live change: the next resume, which gives nothing, keeps to it."""
+    run = nursery.start(steps=2000, learning_rate=1e-3)
+    run.until_step(2)
+    assert run.command("set", key="learning_rate", value="7e-5").ok
+    assert run.command("stop").ok
+    run.end()
+    prepare_resume(run.folder, ["learning_rate=1e-3", "checkpoint.every=1000"])
+    run.start()
+    assert run.until_type("step")["lr"] == 1e-3
+    run.kill_worker()
+    run.end()
+    prepare_resume(run.folder)
+    run.start()
+    assert run.until_type("step")["lr"] == 1e-3
+    assert run.command("stop").ok
+    run.end()
 
 
 def forget(part: str) -> None:
