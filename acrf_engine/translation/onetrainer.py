@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.translation import parts, pictures
+from acrf_engine.translation import fitting, optimizer_arguments, parts, pictures
 from acrf_engine.translation.ledger import Ledger, flat, number
 
 NAME = "OneTrainer"
@@ -76,6 +76,7 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
             "transformer.model_name", "another transformer in the place of the base's: give a folder that has it"
         )
     parts.optimizer(ledger, "optimizer.optimizer", "learning_rate", "AdamW")
+    optimizer_arguments.take(ledger, "optimizer")
     parts.schedule(ledger, "learning_rate_scheduler", "learning_rate_cycles", "learning_rate_warmup_steps", "constant")
     if (factor := ledger.peek("learning_rate_min_factor")) is not None:
         rate = ledger.ours.get("learning_rate", 1e-4)
@@ -84,6 +85,10 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
     if (workers := ledger.peek("dataloader_threads")) is not None:
         ledger.put("data.num_workers", min(16, int(workers)), "dataloader_threads")
     _checkpointing(ledger)
+    for part, ours in (("transformer", "memory.quantization"), ("text_encoder", "memory.text_encoder")):
+        if ledger.has(key := f"{part}.weight_dtype"):
+            fitting.stored(ledger, ours, str(ledger.peek(key)), key)
+    fitting.compiled(ledger, "compile")
     _average(ledger)
     if ledger.peek("tensorboard") is True:
         parts.trackers(ledger, "tensorboard", "tensorboard")
@@ -153,15 +158,18 @@ def _data(ledger: Ledger) -> None:
             continue
         place = match[1]
         why = ""
+        kind = str(ledger.peek(f"{place}.type", "STANDARD")).upper()
         if ledger.peek(f"{place}.enabled", True) is False:
             why = "this concept is off in their config"
-        elif ledger.peek(f"{place}.validation_concept"):
-            why = "no validation by concept here"
+        elif ledger.peek(f"{place}.validation_concept") or kind == "VALIDATION":
+            why = "no validation by concept here (validation.holdout holds pictures out)"
+        elif kind == "PRIOR_PREDICTION":
+            why = "its pictures hold the base's own prediction, which is no target here (see group `regularisation`)"
         if why:
             ledger.leave_all(re.escape(place) + r"\..*", why)
             continue
         folder = pictures.Folder.at(ledger, key)
-        folder.keys.append(f"{place}.enabled")
+        folder.keys += [f"{place}.enabled", f"{place}.type"]
         strategy = str(ledger.peek(f"{place}.balancing_strategy", "REPEATS")).upper()
         if strategy == "REPEATS":
             folder.repeats(ledger, f"{place}.balancing")
@@ -187,8 +195,8 @@ def _data(ledger: Ledger) -> None:
 
 def _sized(ledger: Ledger, folder: pictures.Folder, key: str) -> None:
     """`512`, `512x768`, or several by commas."""
-    text = str(ledger.peek(key, ""))
-    if "," in text:
+    text = ledger.peek(key)
+    if isinstance(text, str) and "," in text:  # the concept before has split the run's own already
         ledger.theirs[key] = [number(part.strip()) for part in text.split(",")]
     folder.sized(ledger, key)
 

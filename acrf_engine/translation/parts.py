@@ -49,7 +49,7 @@ COMMON_REASONS = (
     (r"log.*|wandb.*|tensorboard.*|use_ui_logger|performance_log_every", LOGGING),
     (r"output_(dir|name|.*)|training_folder|workspace_dir|.*_dir|name|version", "a run has its own folder (--name)"),
     (r"save_(precision|dtype|model_as|format|state.*)|dtype|no_metadata|hash_latents.*", "LoRA files are in fp32"),
-    (r"xformers|sdpa|mem_eff_attn|attention_(mechanism|backend)|compile.*|torch_compile|.*quant.*|q?type(_te)?|low_vram|"
+    (r"xformers|sdpa|mem_eff_attn|attention_(mechanism|backend)|compile.*|torch_compile|.*quant.*|qtype(_te)?|low_vram|"
      r"fp8.*|blocks_to_swap|.*offload.*|highvram|lowram|full_(bf16|fp16)|weight_dtype|.*_weight_dtype",
      "see group `memory` for what this trainer can do"),
     (r"guidance_scale|neg(ative)?(_prompt)?|sampler|sample_sampler|walk_seed|width|height|.*cfg.*", PREVIEW),

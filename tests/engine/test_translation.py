@@ -337,8 +337,8 @@ def test_ai_toolkit(files: dict[str, Path]) -> None:
     assert (regularisation.path, regularisation.default_caption) == ("/path/to/people", "a person")
     assert regularisation.weight == 0.8
     why = why_not(ledger)
-    assert "no training adapter" in why["model.assistant_lora_path"]
-    assert "model.quantize" in why
+    assert "base.training_adapter" in why["model.assistant_lora_path"]
+    assert config.memory.quantization == "fp8"  # their qtype where none is given
     assert "config.name" in why
 
 
