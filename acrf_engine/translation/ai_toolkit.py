@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.translation import fitting, parts, pictures
+from acrf_engine.translation import fitting, optimizer_arguments, parts, pictures
 from acrf_engine.translation.ledger import Ledger, flat
 
 NAME = "ai-toolkit"
@@ -32,6 +32,7 @@ PLAIN = {
     "sample.seed": "preview.seed",
 }
 REASONS = (
+    (r"assistant_.*", fitting.ADAPTER),
     (r"diff_output_preservation.*|blank_prompt_.*|do_.*guidance.*", parts.LOSS),
     (r"mask_path|mask_min_value|invert_mask|alpha_mask", "a mask is white where the loss counts here (masks)"),
     (r"control_path.*|clip_image_.*", "no controls here"),
@@ -69,12 +70,9 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
         )
     _keep(ledger)
     _average(ledger)
-    fitting.model(ledger, "model.name_or_path")
-    for key in ("model.assistant_lora_path", "model.training_adapter"):
-        if ledger.has(key):
-            fitting.training_adapter(ledger, key, path)
-    _bits(ledger)
+    parts.model(ledger, "model.name_or_path")
     parts.optimizer(ledger, "train.optimizer", "train.lr", "AdamW8bit")
+    optimizer_arguments.take(ledger, "train.optimizer_params")
     parts.schedule(
         ledger,
         "train.lr_scheduler",
@@ -91,24 +89,12 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
     if ledger.has("train.dtype"):
         parts.precision(ledger, "train.dtype")
     _device(ledger)
+    _fitting(ledger, path.parent)
     _prompts(ledger, trigger)
     _data(ledger, trigger)
     ledger.default("gradient_accumulation", 1)
     ledger.close(REASONS)
     return ledger
-
-
-def _bits(ledger: Ledger) -> None:
-    if ledger.peek("model.quantize") is True:
-        kind = str(ledger.peek("model.qtype", "qfloat8")).partition("|")[0]
-        fitting.quantised_base(ledger, kind, "model.quantize", *_there(ledger, "model.qtype"))
-    if ledger.peek("model.quantize_te") is True:
-        kind = str(ledger.peek("model.qtype_te", "qfloat8")).partition("|")[0]
-        fitting.quantised_text_encoder(ledger, kind, "model.quantize_te", *_there(ledger, "model.qtype_te"))
-
-
-def _there(ledger: Ledger, key: str) -> list[str]:
-    return [key] if ledger.has(key) else []
 
 
 def _keep(ledger: Ledger) -> None:
@@ -129,6 +115,19 @@ def _average(ledger: Ledger) -> None:
 def _device(ledger: Ledger) -> None:
     if ledger.has("device"):
         ledger.put("memory.device", str(ledger.peek("device")), "device")
+
+
+def _fitting(ledger: Ledger, folder: Path) -> None:
+    for switch, kind, ours in (
+        ("model.quantize", "model.qtype", "memory.quantization"),
+        ("model.quantize_te", "model.qtype_te", "memory.text_encoder"),
+    ):
+        if ledger.peek(switch) is True:
+            fitting.stored(ledger, ours, str(ledger.peek(kind, "qfloat8")), switch, kind)
+        else:
+            ledger.leave(kind, "not quantised in their config")
+    fitting.compiled(ledger, "model.compile")
+    fitting.adapter(ledger, "model.assistant_lora_path", folder)
 
 
 def _prompts(ledger: Ledger, trigger: str) -> None:

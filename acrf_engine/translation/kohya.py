@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.translation import fitting, kohya_data, parts
+from acrf_engine.translation import fitting, kohya_data, optimizer_arguments, parts
 from acrf_engine.translation.ledger import Ledger, flat, number
 
 NAME = "kohya"
@@ -30,8 +30,9 @@ REASONS = (
     (r"sample_.*", "previews are by steps here (preview.every, preview.prompts)"),
     (r"network_module|network_type", "a LoRA is trained here (group `lora` says which)"),
     (r"algo|conv_(dim|alpha)|rank_dropout|module_dropout|factor|preset", "a LoRA of two factors is trained here"),
+    (r"validat.*", "pictures are held out by number here (validation.holdout, every)"),
     (r"unet_lr", "one rate here, and learning_rate is given too"),
-    (r"ae|vae|qwen3|clip_[lg]|t5xxl|gemma2|dit", "a model is one folder in diffusers layout here"),
+    (r"ae|vae|qwen3|clip_[lg]|t5xxl|gemma2", "a model is one folder in diffusers layout here"),
     *parts.COMMON_REASONS,
 )
 
@@ -52,11 +53,9 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
     if "epochs" in ledger.ours:
         ledger.leave("max_train_steps", "max_train_epochs goes before it, as in kohya's trainer")
     ledger.move("max_train_steps", "steps")
-    fitting.model(ledger, "pretrained_model_name_or_path")
-    if "base.transformer" not in ledger.ours and ledger.has("dit"):
-        fitting.model(ledger, "dit")
-    if ledger.peek("fp8_base") is True:
-        fitting.quantised_base(ledger, "fp8", "fp8_base")
+    for key in ("pretrained_model_name_or_path", "dit"):
+        if ledger.has(key) and "base.transformer" not in ledger.ours:
+            parts.model(ledger, key)
     parts.schedule(ledger, "lr_scheduler", "lr_scheduler_num_cycles", "lr_warmup_steps", "constant")
     if (ratio := ledger.peek("lr_scheduler_min_lr_ratio")) is not None:
         rate = ledger.ours.get("learning_rate", 1e-4)
@@ -70,6 +69,10 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
     if (workers := ledger.peek("max_data_loader_n_workers")) is not None:
         ledger.put("data.num_workers", min(16, int(workers)), "max_data_loader_n_workers")
     _arguments(ledger)
+    optimizer_arguments.take(ledger, "optimizer_args")
+    if ledger.peek("fp8_base") is True:
+        fitting.stored(ledger, "memory.quantization", "fp8", "fp8_base")
+    fitting.compiled(ledger, "torch_compile")
     _prompts(ledger, path)
     kohya_data.translate(ledger, path)
     for key, value in (("network_dim", 4), ("network_alpha", 1), ("gradient_accumulation", 1)):

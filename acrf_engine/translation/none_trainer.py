@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
-from acrf_engine.translation import fitting, parts, pictures
+from acrf_engine.translation import parts, pictures
 from acrf_engine.translation.ledger import Ledger, flat
 
 NAME = "None trainer"
@@ -72,7 +72,7 @@ def _model(ledger: Ledger) -> None:
     if pure.name == "transformer":
         ledger.put("model", pure.parent.as_posix(), "model.dit")
     else:
-        fitting.model(ledger, "model.dit")
+        parts.model(ledger, "model.dit")
 
 
 def _data(ledger: Ledger) -> None:

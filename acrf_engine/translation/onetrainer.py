@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from acrf_engine.translation import fitting, parts, pictures
+from acrf_engine.translation import fitting, optimizer_arguments, parts, pictures
 from acrf_engine.translation.ledger import Ledger, flat, number
 
 NAME = "OneTrainer"
@@ -23,8 +23,6 @@ PLAIN = {
     "seed": "seed",
     "loss_weight_strength": "snr_gamma",
 }
-WHOLE = ("NONE", "BFLOAT_16", "FLOAT_16", "FLOAT_32", "TFLOAT_32")
-"""Weights that are not quantised."""
 TARGETS = {"attn-only": "std", "attn-mlp": "ext"}
 REASONS = (
     (r"optimizer_defaults|uuid|__version|.*_default_.*", "what their program remembers for its own forms"),
@@ -72,11 +70,11 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
             ledger.notes.append("lora_decompose: here DoRA learns the length of each output's row, not of each input's")
     ledger.take("lora_decompose")
     _targets(ledger)
-    fitting.model(ledger, "base_model_name")
+    parts.model(ledger, "base_model_name")
     if ledger.has("transformer.model_name"):
-        fitting.model(ledger, "transformer.model_name")
-    _bits(ledger)
+        parts.model(ledger, "transformer.model_name")
     parts.optimizer(ledger, "optimizer.optimizer", "learning_rate", "AdamW")
+    optimizer_arguments.take(ledger, "optimizer")
     parts.schedule(ledger, "learning_rate_scheduler", "learning_rate_cycles", "learning_rate_warmup_steps", "constant")
     if (factor := ledger.peek("learning_rate_min_factor")) is not None:
         rate = ledger.ours.get("learning_rate", 1e-4)
@@ -85,6 +83,10 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
     if (workers := ledger.peek("dataloader_threads")) is not None:
         ledger.put("data.num_workers", min(16, int(workers)), "dataloader_threads")
     _checkpointing(ledger)
+    for part, ours in (("transformer", "memory.quantization"), ("text_encoder", "memory.text_encoder")):
+        if ledger.has(key := f"{part}.weight_dtype"):
+            fitting.stored(ledger, ours, str(ledger.peek(key)), key)
+    fitting.compiled(ledger, "compile")
     _average(ledger)
     if ledger.peek("tensorboard") is True:
         parts.trackers(ledger, "tensorboard", "tensorboard")
@@ -98,16 +100,6 @@ def translate(values: dict[str, Any], path: Path) -> Ledger:
         ledger.default(key, value)
     ledger.close(REASONS)
     return ledger
-
-
-def _bits(ledger: Ledger) -> None:
-    for key, quantised in (
-        ("transformer.weight_dtype", fitting.quantised_base),
-        ("text_encoder.weight_dtype", fitting.quantised_text_encoder),
-    ):
-        kind = str(ledger.peek(key, ""))
-        if kind and kind.upper() not in WHOLE:
-            quantised(ledger, kind, key)
 
 
 def _targets(ledger: Ledger) -> None:
@@ -164,15 +156,18 @@ def _data(ledger: Ledger) -> None:
             continue
         place = match[1]
         why = ""
+        kind = str(ledger.peek(f"{place}.type", "STANDARD")).upper()
         if ledger.peek(f"{place}.enabled", True) is False:
             why = "this concept is off in their config"
-        elif ledger.peek(f"{place}.validation_concept"):
-            why = "no validation by concept here"
+        elif ledger.peek(f"{place}.validation_concept") or kind == "VALIDATION":
+            why = "no validation by concept here (validation.holdout holds pictures out)"
+        elif kind == "PRIOR_PREDICTION":
+            why = "its pictures hold the base's own prediction, which is no target here (see group `regularisation`)"
         if why:
             ledger.leave_all(re.escape(place) + r"\..*", why)
             continue
         folder = pictures.Folder.at(ledger, key)
-        folder.keys.append(f"{place}.enabled")
+        folder.keys += [f"{place}.enabled", f"{place}.type"]
         strategy = str(ledger.peek(f"{place}.balancing_strategy", "REPEATS")).upper()
         if strategy == "REPEATS":
             folder.repeats(ledger, f"{place}.balancing")
@@ -198,8 +193,8 @@ def _data(ledger: Ledger) -> None:
 
 def _sized(ledger: Ledger, folder: pictures.Folder, key: str) -> None:
     """`512`, `512x768`, or several by commas."""
-    text = str(ledger.peek(key, ""))
-    if "," in text:
+    text = ledger.peek(key)
+    if isinstance(text, str) and "," in text:  # the concept before has split the run's own already
         ledger.theirs[key] = [number(part.strip()) for part in text.split(",")]
     folder.sized(ledger, key)
 

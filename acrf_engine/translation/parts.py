@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from acrf_engine.translation.ledger import Ledger
+from pathlib import PurePath
+
+from acrf_engine.translation.ledger import Z_IMAGE, Ledger
 
 OPTIMIZERS = {
     "adamw": "AdamW",
@@ -47,11 +49,30 @@ COMMON_REASONS = (
     (r"log.*|wandb.*|tensorboard.*|use_ui_logger|performance_log_every", LOGGING),
     (r"output_(dir|name|.*)|training_folder|workspace_dir|.*_dir|name|version", "a run has its own folder (--name)"),
     (r"save_(precision|dtype|model_as|format|state.*)|dtype|no_metadata|hash_latents.*", "LoRA files are in fp32"),
-    (r"xformers|sdpa|mem_eff_attn|attention_(mechanism|backend)|compile.*|torch_compile|.*quant.*|q?type(_te)?|low_vram|"
+    (r"xformers|sdpa|mem_eff_attn|attention_(mechanism|backend)|compile.*|torch_compile|.*quant.*|qtype(_te)?|low_vram|"
      r"fp8.*|blocks_to_swap|.*offload.*|highvram|lowram|full_(bf16|fp16)|weight_dtype|.*_weight_dtype",
      "see group `memory` for what this trainer can do"),
     (r"guidance_scale|neg(ative)?(_prompt)?|sampler|sample_sampler|walk_seed|width|height|.*cfg.*", PREVIEW),
 )  # fmt: skip
+
+
+def model(ledger: Ledger, key: str) -> None:
+    """A folder or hub id of Z-Image, or one .safetensors file of its transformer; another model is listed."""
+    name = str(ledger.peek(key) or "")
+    kind = PurePath(name).suffix
+    if not name:
+        ledger.leave(key, "empty")
+    elif kind in (".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft"):
+        ledger.leave(key, f"{kind} files are not read; this trainer takes a folder in diffusers layout, or a hub id")
+    elif "z-image" not in name.lower().replace("_", "-").replace("zimage", "z-image"):
+        ledger.leave(key, f"not Z-Image by its name; this trainer trains Z-Image ({Z_IMAGE} is put in)")
+    elif kind == ".safetensors":
+        if ledger.put("base.transformer", name, key):
+            ledger.notes.append(
+                "base.transformer has the transformer alone: `model` gives VAE, text encoder and the rest"
+            )
+    else:
+        ledger.put("model", name, key)
 
 
 def optimizer(ledger: Ledger, key: str, rate: str, default: str = "") -> None:
