@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,9 @@ def _download(model: str) -> Path:
             )
         )
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        said = str(error).strip().splitlines()
+        # Their message goes on about their own switches: its first sentence is the reason.
+        reason = textwrap.shorten(said[0].split(". ")[0], 200, placeholder=" ...") if said else type(error).__name__
         raise ModelError(
             f"{model}: model: is not whole in the cache {HF_HUB_CACHE}, and cannot be fetched from the hub ({reason}); "
             f"download it where there is a network (`hf download {model}`), or give a local folder"

@@ -31,6 +31,10 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 def header_of(path: Path) -> Header:
     """The header of a safetensors file. Raises RunError naming the file."""
+    if path.is_dir():
+        raise RunError(f"{path}: a folder (name the .safetensors file in it)")
+    if path.is_file() and path.stat().st_size == 0:
+        raise RunError(f"{path}: the file is empty (copy or download it again)")
     try:
         return read_header(path)
     except FileNotFoundError:

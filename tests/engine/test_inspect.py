@@ -171,6 +171,8 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
     vae = write(tmp_path / "vae.safetensors", {"encoder.weight": (2, 2)})
     noise = tmp_path / "noise.safetensors"
     noise.write_bytes(b"not a header at all")
+    empty = tmp_path / "empty.safetensors"
+    empty.touch()
     cut = write(tmp_path / "cut.safetensors", {"a.lora_A.weight": (8, 8), "a.lora_B.weight": (8, 8)})
     cut.write_bytes(cut.read_bytes()[:-1])
     for path, reason in (
@@ -178,7 +180,8 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
         (noise, "not a readable"),
         (cut, "cut off"),
         (tmp_path / "none", "no such file"),
-        (tmp_path, "not a readable"),
+        (tmp_path, "a folder"),
+        (empty, "the file is empty"),
     ):
         with pytest.raises(RunError, match=reason) as caught:
             look(path)

@@ -80,6 +80,7 @@ def test_a_hub_id_without_a_network_says_where_the_cache_is_and_what_to_do(tmp_p
     for part in ("Tongyi-MAI/Z-Image-Turbo", str(tmp_path / "hub cache"), "hf download", "local folder"):
         assert part in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.count("'") % 2 == 0, "their words are not cut in the middle of one"
 
 
 @pytest.mark.parametrize("names", [dict, as_comfyui])
