@@ -88,10 +88,12 @@ def try_backend(name: str, device: torch.device, dtype: torch.dtype, batch_size:
 
 
 def use_backend(transformer: Any, name: str) -> None:
-    """Let every attention of the model go through the backend. Raises ModelError where it cannot run here."""
-    if name == NATIVE:
-        return
-    require_backend(name)
+    """Let every attention of the model go through the backend. Raises ModelError where it cannot run here.
+
+    Torch's own is set too: diffusers keeps what another model, or DIFFUSERS_ATTN_BACKEND, has set for the process.
+    """
+    if name != NATIVE:
+        require_backend(name)
     try:
         transformer.set_attention_backend(name)
     except (RuntimeError, ImportError, ValueError, OSError) as error:

@@ -383,7 +383,7 @@ def test_a_place_that_cannot_be_written_is_named(saved: Path, plain: Trained) ->
 
 def test_a_preview_of_a_file_is_drawn_beside_and_put_in_place(saved: Path, tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "p.png"
-    draw(str(tiny_model), saved, "a cat", out, steps=1, seed=3, side=None)
+    draw(Checkpoint(str(tiny_model)), saved, "a cat", out, steps=1, seed=3, side=None)
     assert [path.name for path in out.parent.iterdir()] == ["p.png"]
     assert out.read_bytes().startswith(b"\x89PNG")
 

@@ -258,6 +258,8 @@ def test_another_backend_gives_the_same_numbers_nearly_and_one_that_is_not_insta
     native = train(make_trainer("native", **FEW), 2)
     math = train(make_trainer("math", **FEW, memory={"attention": "_native_math"}), 2)
     assert [step.loss for step in math] == pytest.approx([step.loss for step in native], rel=1e-4)
+    again = train(make_trainer("again", **FEW), 2)
+    assert [step.loss for step in again] == [step.loss for step in native], "the backend of another model is not kept"
     with pytest.raises(ModelError, match=r"memory\.attention: xformers cannot train on a CPU"):
         make_trainer("xformers", **FEW, memory={"attention": "xformers"})
 

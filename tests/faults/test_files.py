@@ -327,18 +327,23 @@ def _dangers(node: ast.AST) -> list[str]:
 
 @pytest.mark.fault("status.json torn, empty or garbage")
 def test_a_broken_status_is_named_and_hides_no_other_run(run: RunFolder, row: Row) -> None:
-    """`runs` lists the others all the same; `control` and `resume` are refused with status 2, naming the file."""
+    """`runs` lists the others all the same; `control` is refused with status 2, naming the file and the remedy;
+    `resume` sets it aside and goes on from the checkpoints."""
     shutil.copytree(run.path, run.path.with_name("other"))
     torn = ("", '{"state": "runn', "\0\0")
     row.trials = len(torn)
     for text in torn:
         run.status.write_text(text, encoding="utf-8")
         lists_the_others(run)
-        for command in (["control", str(run.path), "pause"], ["resume", str(run.path), "--headless"]):
-            done = cli(*command)
-            assert done.returncode == 2, (command, done.stderr)
-            assert str(run.status) in done.stderr
-            assert "Traceback" not in done.stderr
+        refused = cli("control", str(run.path), "pause")
+        assert refused.returncode == 2, refused.stderr
+        assert str(run.status) in refused.stderr
+        assert f"acrf-tui resume {run.name}" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        done = cli("resume", str(run.path), "--headless")
+        assert done.returncode == 0, done.stderr
+        assert run.read_status().state == "finished"
+        assert run.status.with_name("status.json.damaged").read_text(encoding="utf-8") == text
 
 
 @pytest.mark.fault("status.json of another shape")
