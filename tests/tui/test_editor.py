@@ -454,7 +454,7 @@ async def test_a_layout_that_the_form_cannot_change_is_left_as_it_was_and_said(h
 async def test_the_launchpad_opens_the_editor(mine: Path) -> None:
     app = AcrfApp(AppOptions(Path("runs")))
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(lambda: isinstance(app.screen, LaunchpadScreen))
+        await until(lambda: isinstance(app.screen, LaunchpadScreen) and bool(app.screen.query(ConfigList)))
         await until(lambda: app.screen.query_one(ConfigList).chosen is not None)
         await pilot.press("e")
         await until(lambda: isinstance(app.screen, EditorScreen) and app.screen.live.loaded)
@@ -466,7 +466,7 @@ async def test_the_launchpad_goes_on_with_what_was_saved(home: Path) -> None:
     """Enter after an edit of a sample starts the copy with the changes, not the sample."""
     app = AcrfApp(AppOptions(Path("runs")))
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(lambda: isinstance(app.screen, LaunchpadScreen))
+        await until(lambda: isinstance(app.screen, LaunchpadScreen) and bool(app.screen.query(ConfigList)))
         configs = app.screen.query_one(ConfigList)
         await until(lambda: configs.chosen is not None)
         await pilot.press("down", "e")
