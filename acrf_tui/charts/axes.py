@@ -74,7 +74,10 @@ def y_lines(mapping: scale.Scale, height: int, symbols: SymbolSet) -> list[Line]
         labels.setdefault(mapping.row(value) // symbols.dots_y, text)
     tick, plain = symbols.axis
     return [
-        line((f"{labels.get(y, ''):>{AXIS_WIDTH - 2}} ", "axis"), (tick if y in labels else plain, "axis"))
+        line(
+            (f"{labels.get(y, ''):>{AXIS_WIDTH - 2}} "[: AXIS_WIDTH - 1], "axis"),
+            (tick if y in labels else plain, "axis"),
+        )
         for y in range(height)
     ]
 

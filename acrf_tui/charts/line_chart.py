@@ -57,6 +57,7 @@ class LineChart(PointedChart):
     LineChart {{ layout: grid; grid-size: 2 2; grid-columns: {AXIS_WIDTH} 1fr; grid-rows: 1fr 1; height: 1fr; }}
     LineChart.-marked {{ grid-rows: 1fr 2; }}
     LineChart.-bare {{ grid-size: 1 1; grid-columns: 1fr; grid-rows: 1fr; }}
+    LineChart.-bare > LineView {{ display: none; }}
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class LineChart(PointedChart):
         self.visible_keys = {one.key for one in series}
         self.levels: list[tuple[float, str]] = []
         """Horizontal lines: value and role."""
+        self.floor: float | None = None
+        """The linear y axis reaches down to it: a value that hardly changes looks like one."""
         self.markers: Sequence[Marker] = ()
         """What happened at which step, by reference."""
         self.message = ""
@@ -94,9 +97,6 @@ class LineChart(PointedChart):
         self.view.listen(self.paint)
 
     def compose(self) -> ComposeResult:
-        if not self.axes:
-            yield self.plot
-            return
         yield self.y_axis
         yield self.plot
         yield LineView()
@@ -119,6 +119,12 @@ class LineChart(PointedChart):
             self._version = version
         self._xs, self._ys, self._points, self._length = xs, ys, own_xs or {}, len(xs)
         self.view.data(xs[-1] if self._length else 0.0, total)
+
+    def show_axes(self, shown: bool) -> None:
+        """Show the axes, or leave all the room to the plot."""
+        if shown is not self.axes:
+            self.axes = shown
+            self.set_class(not shown, "-bare")  # lays out anew; the plot paints when it has its new size
 
     # ------------------------------------------------------------------ reading
 
@@ -236,6 +242,8 @@ class LineChart(PointedChart):
         if not found:
             return self.bounds.update(0.0, 1.0)
         low, high = min(pair[0] for pair in found), max(pair[1] for pair in found)
+        if self.floor is not None and not self.log_scale:
+            low = min(low, self.floor)
         for value, _ in self.levels:
             if value < 3 * high:
                 high = max(high, value)

@@ -133,11 +133,22 @@ def label(value: float, step: float) -> str:
     if 1e5 <= magnitude < 1e9 and abs(step) >= 1:  # a part of a long run: neighbours must stay different
         return f"{value:,.0f}"
     if magnitude and (magnitude >= 1e5 or abs(step) < 1e-4):
-        return "0" if value == 0 else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e+")
+        return "0" if value == 0 else _scientific(value, step)
     decimals = 0 if step >= 1 and step == int(step) else max(0, -math.floor(math.log10(abs(step) or 1.0)))
     if round(step, decimals) != round(step, decimals + 1):
         decimals += 1
     return f"{value:,.{decimals}f}"
+
+
+def _scientific(value: float, step: float) -> str:
+    """With as many digits as tell neighbours apart, at most two after the point."""
+    digits = min(2, max(0, _exponent(value) - _exponent(step)))
+    mantissa, _, power = f"{value:.{digits}e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.') if digits else mantissa}e{power[0].strip('+')}{power[1:].lstrip('0')}"
+
+
+def _exponent(value: float) -> int:
+    return int(f"{abs(value):.6e}".partition("e")[2])
 
 
 def log_label(value: float) -> str:

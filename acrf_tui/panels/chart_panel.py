@@ -10,6 +10,7 @@ from acrf_tui.charts.line_chart import LineChart
 from acrf_tui.charts.lines import Span
 from acrf_tui.charts.symbols import symbols_of
 from acrf_tui.charts.view import ChartView
+from acrf_tui.panels.keys import Key
 from acrf_tui.panels.panel import Panel
 from acrf_tui.state import RunState
 
@@ -60,6 +61,14 @@ class ChartPanel(Panel):
     def chart(self) -> LineChart:
         """The chart whose cells the crosshair moves by."""
         raise NotImplementedError
+
+    def keys_first(self) -> list[Key]:
+        """What moves and ends a crosshair or a window that stands; in the maximised view how to begin with them."""
+        if self.view.cross is not None and self.view.held:
+            return ["chart.earlier", "chart.later", "chart.no-crosshair"]
+        if not self.view.follows:
+            return ["chart.earlier", "chart.later", "chart.follow"]
+        return ["chart.crosshair", "loss.zoom-in", "loss.zoom-out"] if self.has_class("-maximized") else []
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Escape belongs to the crosshair only while it is on."""

@@ -65,6 +65,7 @@ class Header(Horizontal):
         self.run_name = printable(name)
         self.read_only = read_only
         self.frozen = False
+        self._remaining: tuple[tuple[int, str], str] = ((0, ""), "")
         self.trouble = ""
         self.waiting = ""
         """The command that has been sent and not answered yet."""
@@ -99,7 +100,10 @@ class Header(Horizontal):
             marks.append((" OBSERVING", "muted"))
         middle.show([line(*marks)])
         elapsed = numbers.duration(state.elapsed(now))
-        eta = "" if state.ended else numbers.remaining(state.eta())
+        second = (int(now), state.state)  # once a second, as the progress panel has it
+        if second != self._remaining[0]:
+            self._remaining = second, "" if state.ended else numbers.remaining(state.eta())
+        eta = self._remaining[1]
         room = right.size.width
         text = f"elapsed {elapsed:>8}" + (f"   ETA {eta:>8}" if not state.ended else "")
         if len(text) + 1 > room:

@@ -14,6 +14,7 @@ from acrf_tui.charts.symbols import ASCII, BRAILLE, SymbolSet
 from acrf_tui.filtering import matching
 from acrf_tui.journal import Entry
 from acrf_tui.panels import numbers
+from acrf_tui.panels.keys import Key
 from acrf_tui.panels.panel import Panel
 from acrf_tui.state import RunState
 
@@ -60,7 +61,9 @@ class JournalPanel(Panel):
         Binding("down", "scroll_back(-1)", "Newer", show=False, id="journal.newer", tooltip="Show newer entries"),
         Binding("pageup", "scroll_back(10)", "Older", show=False, id="journal.page-older", tooltip="A page back"),
         Binding("pagedown", "scroll_back(-10)", "Newer", show=False, id="journal.page-newer", tooltip="A page forward"),
-        Binding("escape", "clear_filter", "All", show=False, id="journal.all", tooltip="Show all entries again"),
+        Binding(
+            "escape", "clear_filter", "All entries", show=False, id="journal.all", tooltip="Show all entries again"
+        ),
     ]
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -82,6 +85,14 @@ class JournalPanel(Panel):
         self._show_field(True)
         self.query_one(Input).focus()
 
+    def keys_first(self) -> list[Key]:
+        """How to leave the filter's field, and how to be rid of a filter."""
+        if self.query_one(Input).has_focus:
+            return [("enter", "Keep"), "journal.all"]
+        if self.query(Input).filter(".-shown"):
+            return ["journal.all"]
+        return ["journal.filter", "journal.older", "journal.newer"] if self.has_class("-maximized") else []
+
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while it is typed."""
         event.stop()
@@ -102,6 +113,7 @@ class JournalPanel(Panel):
         field = self.query_one(Input)
         field.display = shown
         field.set_class(shown, "-shown")
+        self.refresh_bindings()
 
     def action_clear_filter(self) -> None:
         """Show all entries again."""

@@ -5,18 +5,33 @@ Textual's Footer composes itself anew at every change of focus, which lays out a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from rich.cells import cell_len
 from textual import events
+from textual.binding import ActiveBinding
 from textual.screen import Screen
 
 from acrf_tui.charts.lines import LineView, Span, line
 
+KEPT = frozenset({"app.leave", "app.help"})
+"""Ids of the bindings that stay where not all have room: the way out, and the way to all others."""
+
+Key = str | tuple[str, str]
+"""The id of a binding, or a key that a field takes and what it does there."""
+Entry = tuple[str, str, str, bool, bool]
+"""Key as it is written, description, key as it is pressed, whether it is enabled, whether it stays."""
+
 
 class KeysLine(LineView):
-    """Key and description of every live binding that is shown; a click presses the key."""
+    """Key and description of every live binding that is shown; a click presses the key.
 
-    def __init__(self, *, id: str | None = None) -> None:
+    `first`: what matters most at this moment and comes before all others, shown or not.
+    """
+
+    def __init__(self, first: Callable[[], Sequence[Key]] = list, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self._first = first
         self._places: list[tuple[int, str]] = []
 
     def on_mount(self) -> None:
@@ -33,23 +48,49 @@ class KeysLine(LineView):
             self.paint()
 
     def paint(self) -> None:
-        """Show the bindings that are live, as many as fit."""
-        shown = [one for one in self.screen.active_bindings.values() if one.binding.show]
-        texts = [(self.app.get_key_display(one.binding), one.binding.description) for one in shown]
+        """Show the bindings that are live, as many as fit; the last ones go first."""
+        entries = self._entries()
         width = self.size.width
-        loose = sum(cell_len(key) + cell_len(text) + 4 for key, text in texts) <= width
+        loose = sum(cell_len(entry[0]) + cell_len(entry[1]) + 4 for entry in entries) <= width
         gap, start = ("   ", " ") if loose else (" ", "")
+
+        def needed() -> int:
+            return sum(cell_len(entry[0]) + 1 + cell_len(entry[1]) + len(gap) for entry in entries) - len(gap)
+
+        while not loose and needed() > width:
+            leaves = max((index for index, entry in enumerate(entries) if not entry[4]), default=len(entries) - 1)
+            if leaves < 0:
+                break
+            entries.pop(leaves)
         spans: list[Span] = [(start, "text")]
         self._places = []
         edge = len(start)
-        for one, (key, text) in zip(shown, texts, strict=True):
+        for key, text, pressed, enabled, _ in entries:
             edge += cell_len(key) + 1 + cell_len(text) + len(gap)
-            if edge - len(gap) > width:
-                break
-            spans.append((key, "bold key" if one.enabled else "muted"))
-            spans.append((f" {text}{gap}", "text" if one.enabled else "muted"))
-            self._places.append((edge, one.binding.key if one.enabled else ""))
+            spans.append((key, "bold key" if enabled else "muted"))
+            spans.append((f" {text}{gap}", "text" if enabled else "muted"))
+            self._places.append((edge, pressed if enabled else ""))
         self.show([line(*spans)])
+
+    def _entries(self) -> list[Entry]:
+        live = list(self.screen.active_bindings.values())
+        by_id: dict[str | None, ActiveBinding] = {}
+        for one in live:
+            by_id.setdefault(one.binding.id, one)  # the first of several keys
+        entries: list[Entry] = []
+        said: set[str] = set()
+        for wanted in self._first():
+            if not isinstance(wanted, str):
+                entries.append((*wanted, wanted[0], True, False))
+            elif (found := by_id.get(wanted)) is not None:
+                entries.append(self._entry(found))
+                said.add(wanted)
+        return entries + [self._entry(one) for one in live if one.binding.show and one.binding.id not in said]
+
+    def _entry(self, one: ActiveBinding) -> Entry:
+        binding = one.binding
+        key = self.app.get_key_display(binding)
+        return key, binding.description, binding.key, one.enabled, binding.id in KEPT
 
     def on_click(self, event: events.Click) -> None:
         """Press the key under the pointer."""

@@ -18,6 +18,7 @@ from acrf_tui.charts.symbols import MARKERS, SymbolSet, symbols_of
 from acrf_tui.charts.view import ChartView
 from acrf_tui.panels import numbers
 from acrf_tui.panels.chart_panel import ChartPanel, where
+from acrf_tui.panels.keys import Key
 from acrf_tui.series import Marker
 from acrf_tui.state import RunState
 
@@ -127,6 +128,10 @@ class LossPanel(ChartPanel):
         yield LineView(id="loss-legend")
         yield self.chart
         yield LineView(id="loss-marks")
+
+    def keys_first(self) -> list[Key]:
+        """In the maximised view the scale too."""
+        return [*super().keys_first(), *(["loss.log"] if self.has_class("-maximized") else [])]
 
     def toggle(self, key: str) -> None:
         """Show or hide a series."""

@@ -9,6 +9,7 @@ from textual.containers import Vertical
 from textual.message import Message
 
 from acrf_tui.charts.symbols import SymbolSet, symbols_of
+from acrf_tui.panels.keys import Key
 from acrf_tui.state import RunState
 
 
@@ -64,6 +65,10 @@ class Panel(Vertical, can_focus=True):
     def paint(self, state: RunState, now: float) -> None:
         """Show `state`; `now` is Unix time, for what is counted in seconds."""
         raise NotImplementedError
+
+    def keys_first(self) -> list[Key]:
+        """The keys of this panel that matter most at this moment; the keys line begins with them."""
+        return []
 
     def why_empty(self, state: RunState) -> str:
         """Why there is nothing to show before the first step."""

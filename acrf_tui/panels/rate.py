@@ -23,7 +23,10 @@ def clip_level(state: RunState) -> float | None:
 
 
 class RatePanel(ChartPanel):
-    """Two small charts under their current values; the dotted line is where gradients are clipped."""
+    """Two small charts under their current values; the dotted line is where gradients are clipped.
+
+    Their axes have room only in the maximised view.
+    """
 
     TITLE = "LR and gradient norm"
     NUMBER = 6
@@ -32,6 +35,7 @@ class RatePanel(ChartPanel):
     def __init__(self, view: ChartView | None = None, *, id: str | None = None) -> None:
         super().__init__(view, id=id)
         self.rate_chart = LineChart([Series("lr", "series-rate")], axes=False, view=self.view)
+        self.rate_chart.floor = 0.0
         self.norm_chart = LineChart([Series("grad_norm", "series-gradient", spiky=True)], axes=False, view=self.view)
         self.view.listen(self._view_changed)
 
@@ -67,9 +71,11 @@ class RatePanel(ChartPanel):
         self.rate_chart.set_data(series.step, {"lr": series.lr}, state.total_steps, state.series_version)
         self.norm_chart.set_data(series.step, {"grad_norm": series.grad_norm}, state.total_steps, state.series_version)
         self.norm_chart.levels = [] if clip is None else [(clip, "series-limit")]
-        self._paint_heads(state)
-        self.rate_chart.paint()
-        self.norm_chart.paint()
+        for chart in (self.rate_chart, self.norm_chart):
+            chart.show_axes(self.has_class("-maximized"))
+            chart.markers = state.markers
+            chart.paint()
+        self._paint_heads(state)  # after the charts: it says where the clip level is
 
     def _paint_heads(self, state: RunState) -> None:
         clip, symbols = clip_level(state), symbols_of(self)
@@ -81,7 +87,8 @@ class RatePanel(ChartPanel):
         about = scheduler if index is None else f"step {state.series.step[index]:,.0f}"
         detail = line((about if len(about) + 17 <= width else "", "muted" if index is None else "bold text"))
         rate_head.show([spread(line((f"{swatch} ", "series-rate"), ("learning rate", "text")), detail, width)])
-        limit = f"{symbols.dots} clip {clip:g}" if clip is not None else "not clipped"
+        beyond = clip is not None and clip > self.norm_chart.bounds.high
+        limit = "not clipped" if clip is None else f"clip {clip:g} above" if beyond else f"{symbols.dots} clip {clip:g}"
         norm_head.show(
             [spread(line((f"{swatch} ", "series-gradient"), ("gradient norm", "text")), line((limit, "muted")), width)]
         )

@@ -117,6 +117,7 @@ class ArrangedScreen(Screen[str]):
 
     def action_zoom(self) -> None:
         """Maximise the focused panel, or restore it."""
+        self.refresh_bindings()
         if self.maximized is not None:
             self.minimize()
             self.call_after_refresh(self._settle)

@@ -22,7 +22,7 @@ from acrf_tui.panels.anchors import AnchorsPanel
 from acrf_tui.panels.gpu import GpuPanel
 from acrf_tui.panels.header import banner_lines
 from acrf_tui.panels.journal import JournalPanel
-from acrf_tui.panels.keys import KeysLine
+from acrf_tui.panels.keys import Key, KeysLine
 from acrf_tui.panels.loss import LossPanel
 from acrf_tui.panels.overview import OverviewPanel
 from acrf_tui.panels.panel import Panel
@@ -84,6 +84,8 @@ class DashboardScreen(CurtainScreen[str], SteeringScreen, ArrangedScreen):
         self._ticks = 0
         self._painted: dict[int, int] = {}
         self._shown_for: tuple[object, ...] = ()
+        self._keys_first: list[Key] = []
+        view.listen(self._view_changed)
 
     # ------------------------------------------------------------------ building
 
@@ -106,7 +108,7 @@ class DashboardScreen(CurtainScreen[str], SteeringScreen, ArrangedScreen):
                     yield rate
                     yield overview
         yield Static("This terminal is too small: 60x20 is the least. The training is not affected.", id="too-small")
-        yield KeysLine(id="keys")
+        yield KeysLine(self.keys_first, id="keys")
 
     def on_mount(self) -> None:
         self.set_interval(SLOW_TICK_SECONDS if self.slow else TICK_SECONDS, self._tick)
@@ -202,8 +204,7 @@ class DashboardScreen(CurtainScreen[str], SteeringScreen, ArrangedScreen):
             return
         now = time.time()
         self._header.frozen = self.frozen
-        if self.slow or self._ticks % 2 == 0:
-            self._header.paint(self.run_state, now)
+        self._header.paint(self.run_state, now)  # at every tick: its clock is the one of the progress panel
         self._ask_for_detail()
         if self.frozen:
             return
@@ -233,9 +234,30 @@ class DashboardScreen(CurtainScreen[str], SteeringScreen, ArrangedScreen):
 
     # ------------------------------------------------------------------ keys
 
+    def keys_first(self) -> list[Key]:
+        """What the keys line begins with: the focused panel knows."""
+        panel = self.focused_panel()
+        self._keys_first = panel.keys_first() if panel is not None else []
+        return self._keys_first
+
+    def names_now(self) -> dict[str, str]:
+        """Zoom and freeze say how they end."""
+        names = super().names_now()
+        if self.maximized is not None:
+            names["zoom"] = "Restore"
+        if self.frozen:
+            names["freeze"] = "Unfreeze"
+        return names
+
+    def _view_changed(self) -> None:
+        panel = self.focused_panel()
+        if panel is not None and panel.keys_first() != self._keys_first:
+            self.refresh_bindings()
+
     def action_freeze(self) -> None:
         """Hold the panels still, or let them go on."""
         self.frozen = self._header.frozen = not self.frozen
+        self.refresh_bindings()
         self._paint_all() if not self.frozen else self._header.paint(self.run_state, time.time())
 
     def action_filter(self) -> None:

@@ -50,17 +50,24 @@ class SteeringScreen(Screen[str]):
     def active_bindings(self) -> dict[str, ActiveBinding]:
         """The live bindings, named by what they do now."""
         found = super().active_bindings
-        if self.run_state.state != "paused" and not self.run_state.waiting:
+        names = self.names_now()
+        if not names:
             return found
-        names = {"pause_or_resume": "Start now" if self.run_state.waiting else "Resume"}
-        if self.run_state.parked:
-            names["vram"] = "Reload"
         return {
             key: one._replace(binding=dataclasses.replace(one.binding, description=names[one.binding.action]))
             if one.binding.action in names
             else one
             for key, one in found.items()
         }
+
+    def names_now(self) -> dict[str, str]:
+        """Action -> what its key does now, where that is not what it does at other times."""
+        names: dict[str, str] = {}
+        if self.run_state.state == "paused" or self.run_state.waiting:
+            names["pause_or_resume"] = "Start now" if self.run_state.waiting else "Resume"
+            if self.run_state.parked:
+                names["vram"] = "Reload"
+        return names
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Commands show only while they can work; None dims them for an observer."""

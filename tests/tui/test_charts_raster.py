@@ -291,6 +291,8 @@ def test_labels_have_the_decimals_of_their_step() -> None:
     assert label(0.25, 0.25) == "0.25"
     assert label(2.5, 2.5) == "2.5"
     assert label(1200.0, 200.0) == "1,200"
+    assert [label(n * 5e-6, 5e-6) for n in (0, 1, 19, 20, 21)] == ["0", "5e-6", "9.5e-5", "1e-4", "1.05e-4"]
+    assert label(2e10, 1e10) == "2e10"
     assert [label(value, 2e5) for value in (0.0, 2e5, 1e6)] == ["0", "200k", "1,000k"]
     assert [label(value, 2e4) for value in (8e4, 1e5, 9.8e5)] == ["80k", "100k", "980k"]
     assert [label(value, 500.0) for value in (991_500.0, 992_000.0)] == ["991,500", "992,000"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -57,6 +58,18 @@ async def test_history_is_drawn_at_once_and_the_stream_goes_on() -> None:
         source.push(make_step(301))
         await shows(pilot, "301 / 4,000")
         assert screen.run_state.gaps == 0
+
+
+async def test_header_and_progress_say_the_same_times() -> None:
+    source = FakeSource(make_history(300))
+    async with dashboard(source) as (pilot, screen):
+        for number in range(301, 331):
+            source.push(make_step(number, step_time_s=0.1 + (number - 300) * 0.02))
+            await settle(pilot, lambda number=number: screen.run_state.step == number)
+            screen._tick()
+            above, panel = screen_text(pilot.app).splitlines()[0], screen_text(pilot.app)
+            eta = above.partition("ETA")[2].strip()
+            assert re.search(rf"ETA +{re.escape(eta)} ", panel.partition("\n")[2]), panel
 
 
 async def test_before_the_first_step_the_phase_is_shown() -> None:
